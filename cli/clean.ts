@@ -1,0 +1,57 @@
+import { Option } from "commander";
+import { CrossfadeError } from "../config/errors.ts";
+import { closeControlStore, type ControlStore, openControlStore } from "../store/control/open.ts";
+import { isInstalled, uninstall } from "../store/control/schema.ts";
+import { readSidecars } from "../store/control/sidecars.ts";
+import { readWorkers, WORKER_ROLES } from "../store/control/workers.ts";
+import { FRESH_MS } from "../switchover/gates.ts";
+import type { Command } from "./command.ts";
+import { request } from "./request.ts";
+
+export const clean: Command<{ readonly yes?: boolean }> = {
+  name: "clean",
+  summary: "removes everything Crossfade installed, on both sides",
+  details: `Removes triggers, logs and state from both databases, and the control store with its history. While old is the authority it goes
+back to off first; while new is, it refuses: go back or finish. Only while no role runs. Tables of the app are not touched:
+after done, the old tables stay aside until you drop them.`,
+  examples: ["crossfade clean --yes"],
+  options: [new Option("--yes", "yes, remove it all, the history included")],
+  logLevel: "warn",
+  async run(context, { yes }) {
+    const store = openControlStore(context.plan, { role: "cli", instance: "clean" });
+    try {
+      if (!(await isInstalled(store)))
+        return { json: { cleaned: false }, text: "nothing is installed" };
+      await refuseWhileRunning(store);
+      if (yes !== true) {
+        throw new CrossfadeError(
+          "REFUSED",
+          "this removes everything on both sides, and the history of the migration",
+          {
+            hint: "Say so: crossfade clean --yes",
+          },
+        );
+      }
+      await request(context, "clean", {});
+      await uninstall(store);
+    } finally {
+      await closeControlStore(store);
+    }
+    return { json: { cleaned: true }, text: "everything Crossfade installed is removed" };
+  },
+};
+
+/** A role that runs would find its tables gone, or put them back. */
+async function refuseWhileRunning(store: ControlStore): Promise<void> {
+  const workers = await Promise.all(WORKER_ROLES.map(async (role) => readWorkers(store, role)));
+  const running = [
+    ...workers.flat().map(({ role, seenMs }) => ({ role, seenMs })),
+    ...(await readSidecars(store)).map(({ seenMs }) => ({ role: "proxy", seenMs })),
+  ]
+    .filter(({ seenMs }) => seenMs < FRESH_MS)
+    .map(({ role }) => role);
+  if (running.length === 0) return;
+  throw new CrossfadeError("REFUSED", `still running: ${[...new Set(running)].join(", ")}`, {
+    hint: "Stop `crossfade up` (and roles on other machines) first.",
+  });
+}

@@ -1,0 +1,76 @@
+import { Option } from "commander";
+import { CrossfadeError, messageOf } from "../config/errors.ts";
+import { listen } from "../store/control/listen.ts";
+import { closeControlStore, openControlStore } from "../store/control/open.ts";
+import { readStatus, type Status } from "../switchover/status.ts";
+import { openRealEngine } from "../switchover/wiring.ts";
+import type { Command, Context } from "./command.ts";
+import { statusScreen } from "./status-view.ts";
+
+interface StatusOptions {
+  readonly watch?: boolean;
+  readonly json?: boolean;
+}
+
+const WATCH_MS = 1_000;
+
+export const status: Command<StatusOptions> = {
+  name: "status",
+  summary: "shows where the migration stands",
+  details: `Phase, authority, lag of the mirror, progress of the copy, gates of the next phase with value, limit and reason, quarantine,
+sidecars, and the receipt of the last flip. Works in every phase, also when no role runs. With --watch the screen is
+renewed every second until Ctrl-C.`,
+  examples: ["crossfade status", "crossfade status --watch", "crossfade status --json"],
+  options: [new Option("--watch", "renew every second")],
+  logLevel: "warn",
+  async run(context, { watch }) {
+    if (watch !== true) {
+      const found = await withStatus(context, (read) => read());
+      return { json: found, text: statusScreen(found) };
+    }
+    if (context.output.json) {
+      throw new CrossfadeError(
+        "USAGE",
+        "--watch prints again and again, --json prints one document",
+        {
+          hint: "Leave one of them out.",
+        },
+      );
+    }
+    await withStatus(context, async (read) => watchStatus(context, read));
+    return undefined;
+  },
+};
+
+async function watchStatus(
+  { signal, output }: Context,
+  read: () => Promise<Status>,
+): Promise<void> {
+  while (!signal.aborted) {
+    const screen = await read().then(statusScreen, messageOf);
+    output.screen(screen);
+    await sleep(WATCH_MS, signal);
+  }
+}
+
+async function sleep(ms: number, signal: AbortSignal): Promise<void> {
+  await new Promise<void>((resolve) => {
+    const timer = setTimeout(resolve, ms);
+    signal.addEventListener("abort", () => (clearTimeout(timer), resolve()), { once: true });
+  });
+}
+
+async function withStatus<T>(
+  { plan, log }: Context,
+  work: (read: () => Promise<Status>) => Promise<T>,
+): Promise<T> {
+  const store = openControlStore(plan, { role: "cli", instance: "status" });
+  const listener = listen(store, log);
+  try {
+    const engine = openRealEngine({ plan, store, listener, log });
+    return await work(() => readStatus({ plan, store, engine, log }));
+  } finally {
+    await listener.close();
+    await closeControlStore(store);
+  }
+}

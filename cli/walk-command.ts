@@ -1,0 +1,55 @@
+import { InvalidArgumentError, Option } from "commander";
+import { isPhase, type Phase, PHASES } from "../config/words.ts";
+import type { WalkResult, WalkStep } from "../switchover/walk.ts";
+import type { Result } from "./command.ts";
+import { gateText, receiptText } from "./status-view.ts";
+
+/** What `advance` and `rollback` share: their options and how their result reads. */
+
+export interface WalkCommandOptions {
+  readonly to?: Phase;
+  readonly dryRun?: boolean;
+  readonly wait?: boolean;
+  readonly wayBack: boolean;
+}
+
+export function toOption(description: string): Option {
+  return new Option("--to <phase>", description).argParser((word: string): Phase => {
+    if (isPhase(word)) return word;
+    throw new InvalidArgumentError(
+      `Found ${JSON.stringify(word)}, expected one of: ${PHASES.join(", ")}.`,
+    );
+  });
+}
+
+export const DRY_RUN = new Option(
+  "--dry-run",
+  "print what it would do and which gates stand in the way; changes nothing",
+);
+export const WAIT = new Option(
+  "--wait",
+  "wait for gates that time or a comparison may open, instead of being refused",
+);
+
+export function walkResult(walk: WalkResult, dryRun: boolean): Result {
+  const lines = dryRun ? walk.steps.flatMap(plannedStep) : walk.steps.map(doneStep);
+  if (walk.receipt !== null) lines.push(receiptText(walk.receipt));
+  if (walk.why !== undefined) lines.push(walk.why);
+  if (lines.length === 0) lines.push("nothing to do");
+  lines.push(`phase ${walk.phase}, epoch ${walk.epoch}${dryRun ? " (nothing was changed)" : ""}`);
+  return { json: walk, text: lines.join("\n") };
+}
+
+function doneStep(step: WalkStep): string {
+  return `${step.from} → ${step.to}${canaryStep(step)}`;
+}
+
+function plannedStep(step: WalkStep): string[] {
+  const gates = (step.gates ?? []).map((gate) => `  gate  ${gateText(gate)}`);
+  const effects = (step.effects ?? []).map((effect) => effect.do);
+  return [`would go ${doneStep(step)}`, ...gates, `  then  ${effects.join(", ")}`];
+}
+
+function canaryStep({ canary_step }: WalkStep): string {
+  return canary_step === undefined ? "" : ` (step ${canary_step})`;
+}

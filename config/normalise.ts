@@ -1,0 +1,95 @@
+import type { ClientSource, MappingPlan, MappingSet, Plan, RoutePlan } from "./plan-types.ts";
+import { pathOf } from "./plan-issues.ts";
+import type { MappingFile, MappingSetFile, PlanFile } from "./schema.ts";
+import type { Direction } from "./words.ts";
+
+/** From what the file says to what the other modules use. */
+export function normalise(file: string, plan: PlanFile, notActing: readonly string[]): Plan {
+  const { throttle } = plan.backfill;
+  return {
+    name: plan.name,
+    file,
+    old: { ...plan.old, app: plan.old.app.replace(/\/+$/, "") },
+    new: { ...plan.new, app: plan.new.app.replace(/\/+$/, "") },
+    control: { database: plan.control.database || plan.old.database, schema: plan.control.schema },
+    redis: plan.redis || undefined,
+    feed: plan.feed,
+    forward: mappingSet("forward", plan.forward),
+    reverse: plan.reverse === undefined ? undefined : mappingSet("reverse", plan.reverse),
+    proxy: {
+      listen: plan.proxy.listen,
+      client: plan.proxy.client.by.map(clientSource),
+      consistency: plan.proxy.consistency,
+      tokens: plan.proxy.tokens,
+      routes: plan.proxy.routes.map(route),
+      headers: plan.proxy.headers,
+      limits: {
+        headerBytes: plan.proxy.limits.header_bytes,
+        headerTimeoutMs: plan.proxy.limits.header_timeout,
+        bodyTimeoutMs: plan.proxy.limits.body_timeout,
+        idleTimeoutMs: plan.proxy.limits.idle_timeout,
+        connections: plan.proxy.limits.connections,
+      },
+    },
+    backfill: {
+      workers: plan.backfill.workers,
+      chunk: plan.backfill.chunk,
+      throttle: { p99: throttle.p99, replicaLagMs: throttle.replica_lag, active: throttle.active },
+    },
+    shadow: plan.shadow,
+    canary: { steps: plan.canary.steps, stayMs: plan.canary.stay, fallback: plan.canary.fallback },
+    flip: { holdMs: plan.flip.hold },
+    gates: {
+      verifyMaxAgeMs: plan.gates.verify.max_age,
+      lagMs: plan.gates.lag,
+      shadow: plan.gates.shadow,
+      canary: plan.gates.canary,
+    },
+    approvals: plan.approvals,
+    operate: { listen: plan.operate.listen, tokens: plan.operate.tokens || undefined },
+    notify: plan.notify,
+    notActing,
+  };
+}
+
+function mappingSet(direction: Direction, set: MappingSetFile): MappingSet {
+  if (set === "identity") return { kind: "identity" };
+  const mappings = Object.entries(set).flatMap(([target, entry]) =>
+    Array.isArray(entry)
+      ? entry.map((one, i) => mapping(pathOf([direction, target, i]), target, one))
+      : [mapping(pathOf([direction, target]), target, entry)],
+  );
+  return { kind: "tables", mappings };
+}
+
+function mapping(path: string, target: string, entry: MappingFile): MappingPlan {
+  const { from, own } = entry;
+  const named =
+    typeof from === "string" ? { table: from, query: undefined, also: undefined } : from;
+  return {
+    path,
+    target,
+    from: {
+      table: named.table,
+      query: named.query,
+      also: new Map(Object.entries(named.also ?? {})),
+    },
+    where: entry.where,
+    own: own === undefined || own === "none" ? own : new Map(Object.entries(own)),
+    set: new Map(Object.entries(entry.set)),
+    reject: new Map(Object.entries(entry.reject)),
+  };
+}
+
+function clientSource(source: string): ClientSource {
+  const [by, name = ""] = source.split(/:(.*)/s);
+  if (by === "header") return { by, name: name.toLowerCase() };
+  if (by === "cookie") return { by, name };
+  return { by: "ip" };
+}
+
+function route(entry: PlanFile["proxy"]["routes"][number]): RoutePlan {
+  const { method, path } = entry.match;
+  const byMethod = ["GET", "HEAD", "OPTIONS"].includes(method) ? "read" : "write";
+  return { method, path, kind: entry.kind ?? byMethod, side: entry.side };
+}

@@ -1,0 +1,356 @@
+import { z } from "zod";
+import {
+  count,
+  delta,
+  duration,
+  factor,
+  flag,
+  identifier,
+  jsonPath,
+  listen,
+  phaseName,
+  routeMatch,
+  section,
+  share,
+  sql,
+  sqlValue,
+  text,
+} from "./fields.ts";
+import { CONSISTENCIES, ROUTE_KINDS, TOKEN_CARRIERS } from "./words.ts";
+
+/**
+ * The plan file (DESIGN.md §4). Checks here are about one field each; load.ts adds those that need several.
+ * Every field is described: editors show it, and docs/crossfade.schema.json is made of it.
+ */
+
+const side = (which: "old" | "new") =>
+  section({
+    database: z
+      .string()
+      .describe(
+        `URL of the ${which} side's Postgres: postgres://user:password@host:port/database.`,
+      ),
+    schema: identifier("schema")
+      .prefault("public")
+      .describe(`Schema of the ${which} side's tables.`),
+    app: z.string().describe(`Base URL of the ${which} app, such as http://127.0.0.1:4001.`),
+  });
+
+const from = z.union(
+  [
+    identifier("table"),
+    section({
+      table: identifier("table").describe("The driving table, at the side it is read from."),
+      query: sql()
+        .optional()
+        .describe(
+          "Joins, run at the side it is read from: a select that returns the driving table's key columns, one row per key.",
+        ),
+      also: z
+        .record(
+          identifier("table"),
+          sql().describe(
+            "SQL over the changed row that gives the driving keys: an expression or a select.",
+          ),
+        )
+        .optional()
+        .describe(
+          "Other tables the query or an expression reads: a change there re-makes the driving keys named by the SQL.",
+        ),
+    }),
+  ],
+  { error: "a table's name, or a map of table, query and also" },
+);
+
+const own = z.union(
+  [
+    z.literal("none"),
+    z
+      .record(identifier("column"), sqlValue().describe("SQL over the source key."))
+      .refine((map) => Object.keys(map).length > 0, {
+        error: "found an empty map, expected at least one column, or none",
+      }),
+  ],
+  { error: "none, or a map of target columns to SQL over the source key" },
+);
+
+const mapping = section({
+  from: from.describe("The table the rows come from; same-named columns are carried over."),
+  where: sqlValue()
+    .optional()
+    .describe("SQL condition over the source row: only rows for which it is true are mapped."),
+  own: own
+    .optional()
+    .describe(
+      "Which target rows belong to one source row: target column to SQL over the source key. `none`: shared by many, never removed.",
+    ),
+  set: z
+    .record(identifier("column"), sqlValue().describe("SQL over the source row."))
+    .prefault({})
+    .describe(
+      "Target column to SQL over the source row, for columns that are not carried over as they are.",
+    ),
+  reject: z
+    .record(text("a reason"), sqlValue().describe("SQL condition over the source row."))
+    .prefault({})
+    .describe(
+      "Reason to SQL condition: rows for which it is true go to quarantine with that reason.",
+    ),
+});
+
+const mappings = z
+  .union(
+    [
+      mapping,
+      z.array(mapping).min(1, { error: "found an empty list, expected at least one mapping" }),
+    ],
+    {
+      error: "a mapping (a map with at least `from`), or a list of mappings",
+    },
+  )
+  .describe("How rows of this table are made from the other side: one mapping, or a list.");
+
+const mappingSet = z.union(
+  [
+    z.literal("identity"),
+    z.record(identifier("table"), mappings).refine((map) => Object.keys(map).length > 0, {
+      error: "found an empty map, expected at least one table, or identity",
+    }),
+  ],
+  { error: "identity, or a map of tables to mappings" },
+);
+
+const clientSource = text(
+  '"header:NAME", "cookie:NAME" or "ip"',
+  (value) => value === "ip" || /^(header|cookie):[\w!#$%&'*+.^`|~-]+$/.test(value),
+);
+
+const route = section({
+  match: routeMatch().describe(
+    'Method and path: "POST /search", or "* /admin/*" for every method.',
+  ),
+  kind: z
+    .enum(ROUTE_KINDS)
+    .optional()
+    .describe("What the route does. Default: by its method; needed where the method is *."),
+  side: z
+    .enum(["old", "new", "authority"])
+    .optional()
+    .describe("Always answered by this side, or by the one that takes writes."),
+});
+
+const limits = section({
+  header_bytes: count(1_024, 16_777_216)
+    .prefault(65_536)
+    .describe("The largest head of a request, in bytes: beyond it 431."),
+  header_timeout: duration({ max: "1d" })
+    .prefault("60s")
+    .describe("How long a client may take to send the head of a request."),
+  body_timeout: duration({ max: "1d" })
+    .prefault("60s")
+    .describe("How long a client may pause within the content of a request; then it is cut off."),
+  idle_timeout: duration({ max: "1d" })
+    .prefault("72s")
+    .describe(
+      "How long a connection stays open between two requests. Longer than the load balancer in front keeps its own.",
+    ),
+  connections: count(1, 1_000_000)
+    .prefault(50_000)
+    .describe("How many clients may be connected to one sidecar at once; more are turned away."),
+});
+
+const proxy = section({
+  listen: listen()
+    .prefault("127.0.0.1:8080")
+    .describe("Where the sidecar listens for the service's traffic."),
+  client: section({
+    by: z
+      .array(clientSource)
+      .min(1, { error: "found an empty list, expected at least one source" })
+      .prefault(["header:authorization", "cookie:sid", "ip"])
+      .describe(
+        "Where a client's identity is taken from, the first that is there first: header:NAME, cookie:NAME, ip.",
+      ),
+  })
+    .prefault({})
+    .describe("Who a client is, for stickiness and for reading one's own writes."),
+  consistency: z
+    .enum(CONSISTENCIES)
+    .prefault("causal")
+    .describe(
+      "causal: everybody reads their own writes. strict: a write answers when it is in both schemas. eventual: neither.",
+    ),
+  tokens: z
+    .enum(TOKEN_CARRIERS)
+    .prefault("none")
+    .describe(
+      "How several sidecars know what a client has seen (consistency: causal). cookie: a signed cookie that each client carries. none: reads of several sidecars stay with the authority.",
+    ),
+  routes: z
+    .array(route)
+    .prefault([])
+    .describe(
+      "Routes that are not what their method says. Default: GET, HEAD and OPTIONS read, the rest write.",
+    ),
+  headers: flag()
+    .prefault(true)
+    .describe("Whether responses carry crossfade-side and crossfade-mirrored."),
+  limits: limits.prefault({}).describe("What one client may take of a sidecar."),
+});
+
+const backfill = section({
+  workers: count(1, 64).prefault(2).describe("How many chunks are copied at the same time."),
+  chunk: count(1, 1_000_000).prefault(5_000).describe("Rows per chunk."),
+  throttle: section({
+    p99: factor()
+      .optional()
+      .describe("Slow down above this factor over the app's usual p99, such as 1.2x."),
+    replica_lag: duration()
+      .optional()
+      .describe("Slow down above this replication lag of the databases' replicas, such as 5s."),
+    active: count(1, 100_000)
+      .optional()
+      .describe("Slow down above this number of active sessions on the source."),
+  })
+    .prefault({})
+    .describe("When copying slows down for the sake of the app."),
+});
+
+const shadow = section({
+  sample: share()
+    .prefault("0%")
+    .describe(
+      "Share of reads also asked of the new app, such as 10%. 0%, the default: none, and the gate asks for none.",
+    ),
+  ignore: z
+    .array(jsonPath())
+    .prefault([])
+    .describe("JSON paths of answers that are not compared, such as $.generated_at."),
+  unordered: z
+    .array(jsonPath())
+    .prefault([])
+    .describe("JSON paths of lists whose order says nothing, such as $.tags."),
+  redact: z
+    .array(jsonPath())
+    .prefault([])
+    .describe("JSON paths whose values are never stored or shown, such as $..email."),
+});
+
+const canary = section({
+  steps: z
+    .array(share())
+    .min(1, { error: "found an empty list, expected at least one share" })
+    .refine((steps) => steps.every((step, i) => step > (steps[i - 1] ?? 0)), {
+      error: "found steps out of order, expected growing shares above 0%",
+    })
+    .prefault(["1%", "5%", "25%", "50%"])
+    .describe("Shares of clients whose reads the new app answers, step by step."),
+  stay: duration().prefault("5m").describe("Shortest stay in a step."),
+  fallback: flag()
+    .prefault(true)
+    .describe("Whether a read that fails on the new side is answered by the old."),
+});
+
+const gates = section({
+  verify: section({
+    max_age: duration().prefault("15m").describe("How old a clean verify may be."),
+  })
+    .prefault({})
+    .describe("Every row was compared and none differs."),
+  lag: duration()
+    .prefault("1s")
+    .describe("Largest lag of the mirror; beyond it reads leave the new side."),
+  shadow: section({
+    samples: count(1, 1e9).prefault(1_000).describe("Compared reads there must be at least."),
+    mismatch: share().prefault("0.1%").describe("Largest share of reads answered differently."),
+  })
+    .prefault({})
+    .describe("Shadow reads agree."),
+  canary: section({
+    samples: count(1, 1e9).prefault(500).describe("Reads per step there must be at least."),
+    errors: delta()
+      .prefault("+0.1%")
+      .describe("How much larger the new app's share of errors may be."),
+    p99: factor()
+      .prefault("1.1x")
+      .describe("Factor over the old app's p99 that the new app's may reach."),
+  })
+    .prefault({})
+    .describe("The new app answers as well as the old."),
+});
+
+export const planSchema = section({
+  name: text("a name of letters, digits, - _ and ., at most 40", (value) =>
+    /^[a-z0-9][\w.-]{0,39}$/i.test(value),
+  ).describe(
+    "Name of the migration: letters, digits, - _ and . ; it stands in logs, metrics and lock names.",
+  ),
+  old: side("old").describe("The side the service lives on today: its database, schema and app."),
+  new: side("new").describe("The side the service is to live on: its database, schema and app."),
+  control: section({
+    database: z
+      .string()
+      .optional()
+      .describe(
+        "URL of the Postgres that holds Crossfade's own tables. Default: the old database.",
+      ),
+    schema: identifier("schema")
+      .prefault("crossfade")
+      .describe("Schema of Crossfade's own tables."),
+  })
+    .prefault({})
+    .describe("Where Crossfade keeps phase, history and progress."),
+  redis: z
+    .string()
+    .optional()
+    .describe("URL of a Redis, optional: redis://host:6379. Empty: none is used."),
+  feed: z
+    .enum(["trigger", "wal"])
+    .prefault("trigger")
+    .describe(
+      "How changes are found: triggers that log keys, or logical decoding (wal: not built yet).",
+    ),
+  forward: mappingSet.describe(
+    "Tables of the new schema: how old rows make them. `identity`: every table, same names and columns.",
+  ),
+  reverse: mappingSet
+    .optional()
+    .describe(
+      "Tables of the old schema: how new rows make them. Left out: no way back after write-new.",
+    ),
+  proxy: proxy.prefault({}).describe("The sidecar the service's traffic runs through."),
+  backfill: backfill.prefault({}).describe("Copying the history."),
+  shadow: shadow.prefault({}).describe("Reads also asked of the new app, to compare the answers."),
+  canary: canary.prefault({}).describe("Moving reads to the new app in steps."),
+  flip: section({
+    hold: duration({ min: "10ms", max: "30s" })
+      .prefault("500ms")
+      .describe("Longest time a flip may keep writes waiting."),
+  })
+    .prefault({})
+    .describe("Moving the authority for writes."),
+  gates: gates.prefault({}).describe("What must hold before the next phase."),
+  approvals: z
+    .record(phaseName(), count(1, 100).describe("Number of distinct people."))
+    .prefault({})
+    .describe("How many distinct people must approve a phase."),
+  operate: section({
+    listen: listen()
+      .prefault("127.0.0.1:8081")
+      .describe("Where the operator port listens: API, metrics, console."),
+    tokens: z
+      .string()
+      .optional()
+      .describe("Bearer tokens of the operator port. A secret: name an environment variable."),
+  })
+    .prefault({})
+    .describe("The operator port."),
+  notify: z
+    .array(text("an http:// or https:// URL", (value) => /^https?:\/\/\S+$/.test(value)))
+    .prefault([])
+    .describe("Webhooks told of phase changes."),
+}).describe("A Crossfade plan: how a live service crosses from its old schema to its new one.");
+
+export type PlanFile = z.output<typeof planSchema>;
+export type MappingFile = z.output<typeof mapping>;
+export type MappingSetFile = z.output<typeof mappingSet>;

@@ -1,0 +1,298 @@
+import { messageOf } from "../config/errors.ts";
+import { RunningState } from "../config/lifecycle.ts";
+import type { Log } from "../config/lifecycle.ts";
+import type { Plan } from "../config/plan-types.ts";
+import { listen } from "../store/control/listen.ts";
+import type { ControlMessage, Listener } from "../store/control/listen.ts";
+import { readMigration } from "../store/control/migration.ts";
+import type { Migration } from "../store/control/migration.ts";
+import { closeControlStore, openControlStore } from "../store/control/open.ts";
+import type { ControlStore } from "../store/control/open.ts";
+import { beatSidecar, readSidecars, removeSidecar } from "../store/control/sidecars.ts";
+import { watchState } from "../store/control/watch.ts";
+import type { StateWatcher } from "../store/control/watch.ts";
+import { readWorkers } from "../store/control/workers.ts";
+import { Emitter } from "./emitter.ts";
+import { isInStep } from "./in-step.ts";
+import type { Peer } from "./in-step.ts";
+import type { Acknowledgement, Passed, RoutingSource, RoutingState } from "./ports.ts";
+import { wantedShare } from "./route.ts";
+import type { SidecarStats } from "./stats-types.ts";
+
+const BEAT_MS = 1_000;
+/** How often to look whether the link still stands. */
+const LINK_MS = 250;
+/** A control store that does not answer by then is taken to be away at start. */
+const FIRST_STATE_MS = 2_500;
+/** By then a sidecar that missed the news of another one has noticed that it is cut off, and stays with the authority. */
+const PEERS_MS = 4_000;
+
+export interface ControlLinkOptions {
+  readonly plan: Plan;
+  /** Stays the same when the sidecar of this address restarts, so that it takes its own place in the list. */
+  readonly id: string;
+  readonly listen: string;
+  readonly log: Log;
+}
+
+/** Routing state from the control store, and what the sidecar says back to it. */
+export class ControlLink implements RoutingSource {
+  readonly #options: ControlLinkOptions;
+  readonly #store: ControlStore;
+  readonly #beating: RunningState;
+  readonly #states = new Emitter<RoutingState>();
+  readonly #passings = new Emitter<void>();
+  readonly #links = new Emitter<void>();
+  readonly #timers: NodeJS.Timeout[] = [];
+  #listener: Listener | undefined;
+  #watcher: StateWatcher | undefined;
+  #loop: Promise<void> | undefined;
+  #state: RoutingState | undefined;
+  #passed: Passed = { epoch: 0, fence: 0n };
+  #connected = false;
+  /** Ids of the other sidecars. */
+  #peers: readonly string[] = [];
+  #steps: readonly Peer[] = [];
+  /** Of the migration row: the last one heard, and the one since which so large a share is read from a follower. */
+  #version = 0;
+  #sharedSince = 0;
+  /** Those of them that are alive and do not know of this one. */
+  #unaware: readonly string[] = [];
+  #refreshing: Promise<void> | undefined;
+  #refreshAgain = false;
+  #acknowledgement: Acknowledgement | undefined;
+  #stats: SidecarStats | undefined;
+  /** Told when the next beat that has not started yet has arrived. */
+  #unheard: (() => void)[] = [];
+
+  constructor(options: ControlLinkOptions) {
+    this.#options = options;
+    this.#store = openControlStore(options.plan, { role: "sidecar", instance: options.id });
+    this.#beating = new RunningState({
+      name: "control store",
+      log: options.log,
+      maxBackoffMs: 1_000,
+    });
+  }
+
+  state(): RoutingState | undefined {
+    return this.#state;
+  }
+
+  passed(): Passed {
+    return this.#passed;
+  }
+
+  connected(): boolean {
+    return this.#connected;
+  }
+
+  alone(): boolean {
+    return this.#peers.length === 0;
+  }
+
+  inStep(): boolean {
+    return isInStep(this.#steps, this.#options.plan.proxy.tokens, this.#sharedSince);
+  }
+
+  onState(listener: (state: RoutingState) => void): () => void {
+    return this.#states.on(listener);
+  }
+
+  onPassed(listener: () => void): () => void {
+    return this.#passings.on(listener);
+  }
+
+  onLink(listener: () => void): () => void {
+    return this.#links.on(listener);
+  }
+
+  async acknowledge(acknowledgement: Acknowledgement): Promise<void> {
+    this.#acknowledgement = acknowledgement;
+    this.#beating.wake();
+    await new Promise<void>((resolve) => this.#unheard.push(resolve));
+  }
+
+  report(stats: SidecarStats): void {
+    this.#stats = stats;
+    this.#beating.wake();
+  }
+
+  /**
+   * Reads the state, registers, and reads it again: a flip that began in between has not seen this sidecar, so the sidecar
+   * must see the flip. Then every other sidecar has to know of this one before it takes a request.
+   */
+  async start(): Promise<void> {
+    const { log } = this.#options;
+    this.#listener = listen(this.#store, log);
+    this.#watcher = watchState(this.#store, this.#listener, log);
+    this.#listener.on((message) => this.#hear(message));
+    this.#listener.onConnected(() => this.#refresh());
+    this.#watcher.onChange((migration) => this.#accept(migration));
+    this.#timers.push(
+      setInterval(() => this.#checkLink(), LINK_MS),
+      setInterval(() => this.#refresh(), BEAT_MS),
+    );
+    try {
+      await this.#watcher.until(() => true, AbortSignal.timeout(FIRST_STATE_MS));
+      this.#checkLink();
+      await this.#register();
+    } catch (error) {
+      log.warn({}, `control store: not there at start: ${messageOf(error)}`);
+    }
+    this.#loop ??= this.#beatUntilStopped();
+  }
+
+  async stop(): Promise<void> {
+    for (const timer of this.#timers) clearInterval(timer);
+    this.#beating.stop();
+    await this.#loop;
+    for (const resolve of this.#unheard.splice(0)) resolve();
+    await this.#refreshing;
+    await this.#watcher?.stop();
+    // A store that is away forgets this sidecar by itself.
+    if (this.#connected) await removeSidecar(this.#store, this.#options.id).catch(() => {});
+    await this.#listener?.close();
+    await closeControlStore(this.#store);
+  }
+
+  async #register(): Promise<void> {
+    const epoch = this.#state?.epoch ?? 0;
+    this.#acknowledgement ??= { epoch, hold: null, inFlightWrites: 0 };
+    await this.#beat();
+    this.#loop = this.#beatUntilStopped();
+    const { version } = await readMigration(this.#store);
+    await this.#watcher?.until(
+      (now) => now.version >= version,
+      AbortSignal.timeout(FIRST_STATE_MS),
+    );
+    await this.#untilPeersKnow();
+  }
+
+  async #untilPeersKnow(): Promise<void> {
+    const deadline = performance.now() + PEERS_MS;
+    for (;;) {
+      await this.#readPeers();
+      if (this.#unaware.length === 0 || performance.now() > deadline) return;
+      await this.#listener?.next((message) => message.t === "sidecar", 50);
+    }
+  }
+
+  async #readPeers(): Promise<void> {
+    const { id } = this.#options;
+    const others = (await readSidecars(this.#store)).filter((sidecar) => sidecar.id !== id);
+    this.#unaware = others
+      .filter(({ seenMs, stats }) => seenMs < PEERS_MS && !knows(stats, id))
+      .map((sidecar) => sidecar.id);
+    const wereInStep = this.inStep();
+    this.#steps = others.filter(({ seenMs }) => seenMs < PEERS_MS).map(({ stats }) => stats);
+    const peers = others.map((sidecar) => sidecar.id).toSorted();
+    if (peers.join() === this.#peers.join()) {
+      if (this.inStep() !== wereInStep) this.#links.emit();
+      return;
+    }
+    this.#peers = peers;
+    this.#links.emit();
+    // So that a new one hears that it is known.
+    this.#beating.wake();
+  }
+
+  #hear(message: ControlMessage): void {
+    if (message.t === "passed") this.#pass(message.epoch, BigInt(message.fence));
+    if (message.t === "sidecar" && message.id !== this.#options.id) this.#refresh();
+  }
+
+  /** Never backwards: the message and the poll overtake each other. */
+  #pass(epoch: number, fence: bigint): void {
+    const { epoch: was, fence: before } = this.#passed;
+    if (epoch < was || (epoch === was && fence <= before)) return;
+    this.#passed = { epoch, fence };
+    this.#passings.emit();
+  }
+
+  #accept(migration: Migration): void {
+    const { phase, epoch, authority, readsNew, salt, hold, gap, version } = migration;
+    const grew = this.#state === undefined || wantedShare(migration) > wantedShare(this.#state);
+    if (grew) this.#sharedSince = version;
+    this.#version = version;
+    this.#state = {
+      phase,
+      epoch,
+      authority,
+      readsNew,
+      salt,
+      hold: hold ?? null,
+      lagging: gap !== undefined,
+    };
+    this.#states.emit(this.#state);
+  }
+
+  #checkLink(): void {
+    const connected = this.#watcher?.connected ?? false;
+    if (connected === this.#connected) return;
+    this.#connected = connected;
+    this.#links.emit();
+  }
+
+  /** Looks for what messages tell, because messages get lost. One look at a time. */
+  #refresh(): void {
+    this.#refreshAgain = true;
+    this.#refreshing ??= this.#refreshAll();
+  }
+
+  async #refreshAll(): Promise<void> {
+    while (this.#refreshAgain && this.#beating.shouldRun()) {
+      this.#refreshAgain = false;
+      try {
+        await this.#readPeers();
+        const [mirror] = await readWorkers(this.#store, "mirror");
+        if (mirror !== undefined) this.#pass(mirror.stats.epoch, BigInt(mirror.stats.fence));
+      } catch {
+        // The watcher and the beats report a store that is away.
+      }
+    }
+    this.#refreshing = undefined;
+  }
+
+  async #beatUntilStopped(): Promise<void> {
+    while (this.#beating.shouldRun()) {
+      let failure: unknown;
+      try {
+        await this.#beat();
+        this.#beating.healthy();
+      } catch (error) {
+        failure = error;
+      }
+      if (failure === undefined) await this.#beating.sleep(BEAT_MS);
+      else await this.#beating.backoff(failure);
+    }
+  }
+
+  async #beat(): Promise<void> {
+    const said = this.#acknowledgement;
+    if (said === undefined) return;
+    const { id, listen: address } = this.#options;
+    const heard = this.#unheard.splice(0);
+    const { tokens } = this.#options.plan.proxy;
+    const stats = { ...this.#stats, peers: this.#peers, tokens, version: this.#version };
+    try {
+      await beatSidecar(this.#store, {
+        id,
+        listen: address,
+        epoch: said.epoch,
+        holdAttempt: said.hold ?? undefined,
+        inFlightWrites: said.inFlightWrites,
+        stats,
+      });
+    } catch (error) {
+      this.#unheard.unshift(...heard);
+      throw error;
+    }
+    for (const resolve of heard) resolve();
+  }
+}
+
+/** Whether a sidecar's report names `id` among the others it knows. */
+function knows(stats: object, id: string): boolean {
+  return "peers" in stats && Array.isArray(stats.peers) && stats.peers.includes(id);
+}

@@ -1,0 +1,132 @@
+import type { IncomingMessage } from "node:http";
+import type { Side } from "../config/words.ts";
+
+/** Header fields as Node and undici take them: name, value, name, value: case, order and repetition stay. */
+export type RawHeaders = string[];
+
+/** RFC 9110 §7.6.1: these concern one connection only. */
+const HOP_BY_HOP: ReadonlySet<string> = new Set([
+  "connection",
+  "keep-alive",
+  "proxy-connection",
+  "te",
+  "transfer-encoding",
+  "upgrade",
+]);
+/** What a `Connection` field may not take away: they frame the message or say whom it is for. */
+const NEVER_DROPPED: ReadonlySet<string> = new Set(["host", "content-length", "content-type"]);
+/** Set anew on the way to the app. `expect` is answered by this sidecar. */
+const REPLACED_IN_REQUEST: ReadonlySet<string> = new Set([
+  "crossfade-side",
+  "crossfade-token",
+  "expect",
+  "via",
+  "x-forwarded-for",
+  "x-request-id",
+]);
+const VIA = "1.1 crossfade";
+const REPLACED_IN_RESPONSE: ReadonlySet<string> = new Set([
+  "crossfade-side",
+  "crossfade-mirrored",
+  "crossfade-consistency",
+]);
+
+/** The request's header fields towards the app. Cookies whose names begin with `ownCookies` stay here. */
+export function requestHeaders(
+  request: IncomingMessage,
+  side: Side,
+  requestId: string,
+  ownCookies: string | undefined,
+): RawHeaders {
+  const { rawHeaders, headers, socket } = request;
+  const named = namedByConnection(headers.connection);
+  const out: RawHeaders = [];
+  for (let index = 0; index < rawHeaders.length; index += 2) {
+    const name = rawHeaders[index] ?? "";
+    const lower = name.toLowerCase();
+    if (HOP_BY_HOP.has(lower) || REPLACED_IN_REQUEST.has(lower) || named?.has(lower) === true)
+      continue;
+    const value = rawHeaders[index + 1] ?? "";
+    if (lower !== "cookie" || ownCookies === undefined || !value.includes(ownCookies)) {
+      out.push(name, value);
+      continue;
+    }
+    const others = withoutOwn(value, ownCookies);
+    if (others !== "") out.push(name, others);
+  }
+  const address = socket.remoteAddress ?? "unknown";
+  out.push("x-forwarded-for", append(headers["x-forwarded-for"], address));
+  if (headers["x-forwarded-proto"] === undefined) {
+    out.push("x-forwarded-proto", "encrypted" in socket ? "https" : "http");
+  }
+  if (headers["x-forwarded-host"] === undefined && headers.host !== undefined) {
+    out.push("x-forwarded-host", headers.host);
+  }
+  const via = request.httpVersion === "1.1" ? VIA : `${request.httpVersion} crossfade`;
+  out.push("via", append(headers.via, via), "x-request-id", requestId, "crossfade-side", side);
+  return out;
+}
+
+/** The response's header fields towards the client; `own` are this sidecar's. */
+export function responseHeaders(
+  raw: readonly string[],
+  own: readonly string[],
+  keepTrailer: boolean,
+): RawHeaders {
+  const named = namedByConnection(valueOf(raw, "connection"));
+  const out: RawHeaders = [];
+  for (let index = 0; index < raw.length; index += 2) {
+    const name = raw[index] ?? "";
+    const lower = name.toLowerCase();
+    if (HOP_BY_HOP.has(lower) || named?.has(lower) === true) continue;
+    if (own.length > 0 && REPLACED_IN_RESPONSE.has(lower)) continue;
+    if (lower === "trailer" && !keepTrailer) continue;
+    out.push(name, raw[index + 1] ?? "");
+  }
+  for (const field of own) out.push(field);
+  return out;
+}
+
+/** undici gives bytes; header fields are latin1 on the wire, and Node writes them as such. */
+export function decodeHeaders(raw: readonly (Buffer | string)[]): RawHeaders {
+  const fields: RawHeaders = [];
+  for (const field of raw)
+    fields.push(typeof field === "string" ? field : field.toString("latin1"));
+  return fields;
+}
+
+/** The first value of a field, by its lower-case name. */
+export function valueOf(raw: readonly string[], lowerName: string): string | undefined {
+  for (let index = 0; index < raw.length; index += 2) {
+    const name = raw[index] ?? "";
+    if (name.length === lowerName.length && name.toLowerCase() === lowerName) return raw[index + 1];
+  }
+  return undefined;
+}
+
+/** How many octets of content a message announces; undefined: it does not say. */
+export function contentLength(value: string | undefined): number | undefined {
+  return value !== undefined && /^\d+$/.test(value) ? Number(value) : undefined;
+}
+
+/** Fields that `Connection` names are for this hop only. The usual values name none. */
+function namedByConnection(connection: string | undefined): Set<string> | undefined {
+  if (connection === undefined || connection === "keep-alive" || connection === "close")
+    return undefined;
+  const names = connection.split(",").map((name) => name.trim().toLowerCase());
+  return new Set(names.filter((name) => !NEVER_DROPPED.has(name)));
+}
+
+/** The other cookies of a field, as they are. */
+function withoutOwn(cookies: string, prefix: string): string {
+  return cookies
+    .split(";")
+    .filter((pair) => !pair.trimStart().startsWith(prefix))
+    .join(";")
+    .trimStart();
+}
+
+function append(list: string | string[] | undefined, item: string): string {
+  if (list === undefined) return item;
+  return `${typeof list === "string" ? list : list.join(", ")}, ${item}`;
+}

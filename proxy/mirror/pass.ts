@@ -1,0 +1,257 @@
+import type { Log } from "../../config/lifecycle.ts";
+import { stripesOf } from "../../store/postgres/chunks.ts";
+import type { Feed, FeedBatch } from "../../store/postgres/feed.ts";
+import type { CompiledDirection, Driver } from "../../store/postgres/mapping.ts";
+import { deleteOrphans, type OwnedTarget, ownedTargets } from "../../store/postgres/orphans.ts";
+import { listQuarantine } from "../../store/postgres/quarantine.ts";
+import {
+  ALL_STRIPES,
+  ChunkPlanMoved,
+  type Scope,
+  type SyncContext,
+  syncAndSave,
+  type SyncTransaction,
+} from "../../store/postgres/sync.ts";
+import type { Key } from "../../store/postgres/key-scope.ts";
+import { isRefusal, type KeySyncOptions, syncKeys } from "../../store/postgres/sync-keys.ts";
+import { type ChangedKeys, changedKeys } from "./changed-keys.ts";
+
+/** What one pass did. */
+export interface PassResult {
+  readonly keys: number;
+  /** The highest fence that counts as passed. */
+  readonly fence: bigint;
+  /** Number of the pass, stored with the rows. */
+  readonly pass: bigint;
+  /** From the oldest change's entry in the log to its commit on the target, ms; 0 without changes. */
+  readonly lagMs: number;
+  readonly size: number;
+  readonly full: boolean;
+  /** A fence was among what was read: sidecars want to know. */
+  readonly fenceRead: boolean;
+  readonly deferred: number;
+}
+
+const BATCH = 5_000;
+
+/**
+ * The mirror's pass: read the feed, sync the keys, save the position — rows and position in one commit on the target,
+ * and only then tell the source. Dying anywhere in between costs a repetition, never a change.
+ */
+export class Passes {
+  readonly #context: SyncContext;
+  readonly #feed: Feed;
+  readonly #log: Log;
+  #planVersions: ReadonlyMap<number, number> = new Map();
+  /** Set while keys are deferred: they are synced together once this fence was read (DESIGN §2.9). */
+  #healAfter: bigint | undefined;
+  #deferred = 0;
+
+  constructor(context: SyncContext, feed: Feed, log: Log) {
+    this.#context = context;
+    this.#feed = feed;
+    this.#log = log;
+  }
+
+  /** Learns what an earlier mirror left deferred. Call once before the first pass. */
+  async start(): Promise<void> {
+    const rows = await listQuarantine(this.#context.target, this.#context.compiled.direction);
+    this.#deferred = rows.filter((row) => row.state === "deferred").length;
+    if (this.#deferred > 0) this.#healAfter = await this.#feed.writeFence();
+  }
+
+  /** Undefined if the feed had nothing. Throws STALE when direction or epoch moved on. */
+  async run(): Promise<PassResult | undefined> {
+    const started = performance.now();
+    const batch = await this.#feed.read(BATCH);
+    if (batch.size === 0) return undefined;
+    const keys = await changedKeys(this.#context.compiled, batch, this.#context.source);
+    const saved = await this.#commit(batch, keys);
+    const lagMs = batch.changes.length === 0 ? 0 : batch.oldestAgeMs + performance.now() - started;
+    await this.#feed.confirm(batch, saved.pass);
+    if (saved.newlyDeferred) this.#healAfter = await this.#feed.writeFence();
+    return {
+      keys: countKeys(keys),
+      fence: saved.fence,
+      pass: saved.pass,
+      lagMs,
+      size: batch.size,
+      full: batch.full,
+      fenceRead: batch.fence !== undefined,
+      deferred: this.#deferred,
+    };
+  }
+
+  async #commit(batch: FeedBatch, keys: ChangedKeys): Promise<Saved> {
+    let careful = false;
+    for (;;) {
+      try {
+        const scopes = await this.#scopes(batch, keys);
+        return await this.#commitOnce(batch, keys, scopes, careful);
+      } catch (error) {
+        if (error instanceof ChunkPlanMoved) {
+          this.#planVersions = error.versions;
+        } else if (isRefusal(error) && !careful) {
+          this.#log.info({ err: error }, "mirror: the target refuses a row; looking for it");
+          careful = true;
+        } else {
+          throw error;
+        }
+      }
+    }
+  }
+
+  async #commitOnce(
+    batch: FeedBatch,
+    keys: ChangedKeys,
+    scopes: readonly Scope[],
+    careful: boolean,
+  ): Promise<Saved> {
+    const heal =
+      this.#healAfter !== undefined && batch.fence !== undefined && batch.fence >= this.#healAfter;
+    const lockAll = heal
+      ? this.#context.compiled.drivers.map((driver) => this.#allStripes(driver))
+      : [];
+    const { result: deferred, saved } = await syncAndSave(
+      this.#context,
+      [...scopes, ...lockAll],
+      (transaction) => this.#syncAll(transaction, batch, keys, careful, heal),
+      this.#positionSql(batch),
+    );
+    const [position] = saved;
+    if (position === undefined)
+      throw new Error(`crossfade.position has no row for ${this.#context.compiled.direction}`);
+    if (heal) this.#healAfter = undefined;
+    this.#deferred = heal ? deferred : this.#deferred + deferred;
+    return {
+      fence: BigInt(position[0] ?? 0),
+      pass: BigInt(position[1] ?? 0),
+      newlyDeferred: deferred > 0,
+    };
+  }
+
+  /** Returns how many keys were deferred. */
+  async #syncAll(
+    transaction: SyncTransaction,
+    batch: FeedBatch,
+    keys: ChangedKeys,
+    careful: boolean,
+    heal: boolean,
+  ): Promise<number> {
+    let deferred = 0;
+    if (heal) deferred += await this.#heal(transaction);
+    for (const driver of this.#context.compiled.drivers) {
+      deferred += await this.#sync(transaction, driver, keys.get(driver) ?? [], {
+        careful,
+        defer: true,
+      });
+    }
+    for (const target of targetsTruncated(this.#context.compiled, batch))
+      await deleteOrphans(this.#context, target);
+    return deferred;
+  }
+
+  /** All deferred keys of a table together, deletes first; who is refused now is quarantined. */
+  async #heal(transaction: SyncTransaction): Promise<number> {
+    const rows = await listQuarantine(this.#context.target, this.#context.compiled.direction);
+    for (const driver of this.#context.compiled.drivers) {
+      const keys = rows
+        .filter((row) => row.state === "deferred" && row.sourceTable === driver.name)
+        .map((row) => row.key);
+      await this.#sync(transaction, driver, keys, {
+        careful: true,
+        defer: false,
+        deleteFirst: true,
+      });
+    }
+    return 0;
+  }
+
+  async #sync(
+    transaction: SyncTransaction,
+    driver: Driver,
+    keys: readonly Key[],
+    options: KeySyncOptions,
+  ): Promise<number> {
+    const refusals = await syncKeys(this.#context, transaction, driver, keys, options);
+    for (const refusal of refusals) {
+      this.#log.warn(
+        {
+          mapping: refusal.mapping,
+          key: refusal.key,
+          reason: refusal.reason,
+          sqlstate: refusal.sqlstate,
+        },
+        `mirror: a row of ${refusal.sourceTable} is ${refusal.state}`,
+      );
+    }
+    return refusals.filter((refusal) => refusal.state === "deferred").length;
+  }
+
+  async #scopes(batch: FeedBatch, keys: ChangedKeys): Promise<Scope[]> {
+    const { compiled, source } = this.#context;
+    const scopes: Scope[] = [];
+    const truncated = targetsTruncated(compiled, batch).flatMap((target) =>
+      target.makers.map((maker) => maker.driver),
+    );
+    for (const driver of compiled.drivers) {
+      const planVersion = this.#planVersions.get(driver.number) ?? 0;
+      const changed = keys.get(driver) ?? [];
+      if (truncated.includes(driver)) {
+        scopes.push(this.#allStripes(driver));
+      } else if (changed.length > 0) {
+        scopes.push({
+          driver,
+          planVersion,
+          stripes: await stripesOf(compiled, driver, source, changed, planVersion),
+        });
+      }
+    }
+    return scopes;
+  }
+
+  #allStripes(driver: Driver): Scope {
+    return {
+      driver,
+      planVersion: this.#planVersions.get(driver.number) ?? 0,
+      stripes: ALL_STRIPES,
+    };
+  }
+
+  /**
+   * A fence counts as passed only while no key before it is deferred or quarantined; the highest one read is kept
+   * too, and counts as soon as they are healed or accepted.
+   */
+  #positionSql(batch: FeedBatch): string {
+    const { compiled, epoch } = this.#context;
+    const direction = compiled.direction;
+    const fence = batch.fence ?? 0n;
+    return `update crossfade.position set epoch = ${epoch}, pass = pass + 1, read = greatest(read, ${fence}),
+         fence = case when exists (select from crossfade.quarantine where direction = '${direction}' and state <> 'accepted')
+                 then fence else greatest(read, ${fence}) end
+       where direction = '${direction}' returning fence::text, pass::text`;
+  }
+}
+
+interface Saved {
+  readonly fence: bigint;
+  readonly pass: bigint;
+  readonly newlyDeferred: boolean;
+}
+
+/** Target tables whose rows are made from a table that was truncated. */
+function targetsTruncated(compiled: CompiledDirection, batch: FeedBatch): OwnedTarget[] {
+  const truncated = new Set(
+    batch.changes.filter((change) => change.kind === "truncate").map((change) => change.table),
+  );
+  if (truncated.size === 0) return [];
+  return ownedTargets(compiled).filter((target) =>
+    target.makers.some((maker) => truncated.has(maker.driver.number)),
+  );
+}
+
+function countKeys(keys: ChangedKeys): number {
+  let count = 0;
+  for (const list of keys.values()) count += list.length;
+  return count;
+}

@@ -1,0 +1,322 @@
+import { randomBytes } from "node:crypto";
+import type pg from "pg";
+import { CrossfadeError, messageOf } from "../../config/errors.ts";
+import { type Log, RunningState } from "../../config/lifecycle.ts";
+import type { Plan } from "../../config/plan-types.ts";
+import { type Direction, directionFrom, sourceOf } from "../../config/words.ts";
+import { listen, type Listener } from "../../store/control/listen.ts";
+import { readMigration, setMigration } from "../../store/control/migration.ts";
+import {
+  closeControlStore,
+  type ControlStore,
+  openControlStore,
+} from "../../store/control/open.ts";
+import { type StateWatcher, watchState } from "../../store/control/watch.ts";
+import {
+  beatWorker,
+  type MirrorStats,
+  readWorkers,
+  removeWorker,
+} from "../../store/control/workers.ts";
+import { openEngine } from "../../store/postgres/engine.ts";
+import { logChannel } from "../../store/postgres/follow-schema.ts";
+import { acceptGap, findGap } from "../../store/postgres/identity.ts";
+import { endLeader, endSessionsOf, tryLead } from "../../store/postgres/leader.ts";
+import { MIRROR_LOCK } from "../../store/postgres/locks.ts";
+import { applicationName, closeSession, openSession } from "../../store/postgres/session.ts";
+import type { ShapeWatch } from "../../store/postgres/shape-watch.ts";
+import { findState } from "../../store/postgres/state.ts";
+import { TriggerFeed } from "../../store/postgres/trigger-feed.ts";
+import { Passes } from "./pass.ts";
+import { PassedNews } from "./passed-news.ts";
+
+const HEARTBEAT_MS = 400;
+/** A mirror that was not seen for this long is taken over. */
+const DEAD_MS = 5_000;
+/**
+ * After a pass with this many changes and no fence, let some more gather: passes without end cost the source more than
+ * a few milliseconds of lag are worth. A fence ends the wait at once.
+ */
+const BUSY = { changes: 4, gatherMs: 8 } as const;
+/** How often a mirror with nothing to do looks whether its tables and triggers are what they were. */
+const LOOK_MS = 500;
+/** How long to wait when the log is empty: short after traffic, longer the longer it is quiet. */
+const QUIET = { busyMs: 1, busyForMs: 1_000, calmMs: 5, calmForMs: 10_000, idleMs: 20 } as const;
+
+export interface RoleOptions {
+  readonly plan: Plan;
+  readonly log: Log;
+  readonly signal: AbortSignal;
+}
+
+/** Runs the mirror until the signal: follows whichever direction is active. At most one mirror of a plan works at a time. */
+export async function runMirrorRole({ plan, log, signal }: RoleOptions): Promise<void> {
+  const mirror = new MirrorRole(plan, log);
+  signal.addEventListener("abort", () => mirror.stop(), { once: true });
+  if (signal.aborted) mirror.stop();
+  await mirror.run();
+}
+
+class MirrorRole {
+  readonly #plan: Plan;
+  readonly #log: Log;
+  readonly #id = randomBytes(4).toString("hex");
+  readonly #running: RunningState;
+  readonly #store: ControlStore;
+  readonly #listener: Listener;
+  readonly #state: StateWatcher;
+  readonly #news: PassedNews;
+  #stats: MirrorStats = {
+    direction: "forward",
+    epoch: 0,
+    lag_ms: 0,
+    keys: 0,
+    passes: 0,
+    deferred: 0,
+    state: "starting",
+    fence: "0",
+  };
+  /** When the mirror last knew that it had read everything, by the monotonic clock. */
+  #caughtUpAt = performance.now();
+
+  constructor(plan: Plan, log: Log) {
+    this.#plan = plan;
+    this.#log = log;
+    this.#running = new RunningState({
+      name: "mirror",
+      log,
+      initialBackoffMs: 20,
+      maxBackoffMs: 2_000,
+    });
+    this.#store = openControlStore(plan, { role: "mirror", instance: this.#id });
+    this.#listener = listen(this.#store, log);
+    this.#state = watchState(this.#store, this.#listener, log);
+    this.#news = new PassedNews(this.#store, log);
+    this.#state.onChange(() => this.#running.wake());
+  }
+
+  stop(): void {
+    this.#running.stop();
+  }
+
+  async run(): Promise<void> {
+    const heart = this.#beatUntilStopped();
+    while (this.#running.shouldRun()) {
+      let error: unknown;
+      try {
+        await this.#lead();
+      } catch (caught) {
+        error = caught;
+        // STALE is how a mirror learns of a flip: it looks again at once, and that is nothing to report.
+        if (!(caught instanceof CrossfadeError && caught.code === "STALE")) {
+          this.#stats = { ...this.#stats, state: "failed", why: messageOf(caught) };
+        }
+      }
+      await this.#running.backoff(error);
+    }
+    await heart;
+    await this.#news.idle();
+    await removeWorker(this.#store, this.#id).catch(() => {});
+    await this.#state.stop();
+    await this.#listener.close();
+    await closeControlStore(this.#store);
+  }
+
+  /** Heartbeats go on their own pool, so that a slow pass never looks like a dead mirror. */
+  async #beatUntilStopped(): Promise<void> {
+    const beat = new RunningState({ name: "mirror heartbeat", log: this.#log });
+    this.#running.signal.addEventListener("abort", () => beat.stop(), { once: true });
+    while (beat.shouldRun()) {
+      let error: unknown;
+      try {
+        await beatWorker(this.#store, { id: this.#id, role: "mirror", stats: this.#statsNow() });
+        beat.healthy();
+      } catch (caught) {
+        error = caught;
+      }
+      await beat.backoff(error);
+      await beat.sleep(HEARTBEAT_MS);
+    }
+  }
+
+  /** The lag grows while nothing succeeds: a mirror that hangs must not report its last good number. */
+  #statsNow(): MirrorStats {
+    const behind = performance.now() - this.#caughtUpAt;
+    return { ...this.#stats, lag_ms: Math.round(behind < 1_000 ? this.#stats.lag_ms : behind) };
+  }
+
+  /** Takes the lead on the new database and works until something changes. */
+  async #lead(): Promise<void> {
+    if (!(await this.#isWanted())) return;
+    const application = applicationName(this.#plan.name, "mirror", this.#id);
+    const leader = await openSession({
+      url: this.#plan.new.database,
+      name: "new database",
+      application,
+    });
+    try {
+      while (this.#running.shouldRun() && !(await tryLead(leader, MIRROR_LOCK))) {
+        this.#stats = { ...this.#stats, state: "waiting", why: "another mirror works" };
+        await this.#takeOverIfDead(leader);
+        await this.#running.sleep(300);
+      }
+      while (this.#running.shouldRun() && (await this.#isWanted()))
+        await this.#follow(application, leader);
+    } finally {
+      await closeSession(leader);
+    }
+  }
+
+  async #takeOverIfDead(leader: pg.Client): Promise<void> {
+    const others = (await readWorkers(this.#store, "mirror")).filter(
+      (worker) => worker.id !== this.#id,
+    );
+    const alive = others.some(
+      (worker) => worker.seenMs < DEAD_MS && worker.stats.state !== "waiting",
+    );
+    if (!alive) await endLeader(leader, MIRROR_LOCK);
+  }
+
+  /** Waits (briefly) until the migration is in a phase with a mirror and not paused. */
+  async #isWanted(): Promise<boolean> {
+    const migration = this.#state.current;
+    const wanted =
+      migration !== undefined && migration.phase !== "off" && migration.phase !== "done";
+    if (wanted && !migration.paused.mirror) return true;
+    this.#stats = {
+      ...this.#stats,
+      state: wanted ? "paused" : "waiting",
+      lag_ms: 0,
+      why: wanted ? "paused by an operator" : "nothing to follow in this phase",
+    };
+    this.#caughtUpAt = performance.now();
+    await this.#running.sleep(500);
+    return false;
+  }
+
+  /** The direction both databases agree on, or undefined in the middle of a flip. */
+  async #agreedDirection(
+    leader: pg.Client,
+  ): Promise<{ direction: Direction; epoch: number } | undefined> {
+    const old = await openSession({
+      url: this.#plan.old.database,
+      name: "old database",
+      application: applicationName(this.#plan.name, "mirror", this.#id),
+    });
+    try {
+      const [a, b] = [await findState(old, "old"), await findState(leader, "new")];
+      if (a === undefined || b === undefined || a.direction !== b.direction || a.epoch !== b.epoch)
+        return undefined;
+      return { direction: a.direction, epoch: a.epoch };
+    } finally {
+      await closeSession(old);
+    }
+  }
+
+  async #follow(application: string, leader: pg.Client): Promise<void> {
+    const agreed = await this.#agreedDirection(leader);
+    if (agreed === undefined || this.#plan[agreed.direction] === undefined) {
+      this.#stats = {
+        ...this.#stats,
+        state: "waiting",
+        why:
+          agreed === undefined
+            ? "the sides are not installed, or a flip is under way"
+            : "the plan has no reverse mapping",
+      };
+      await this.#running.sleep(20);
+      return;
+    }
+    const engine = await openEngine({
+      plan: this.#plan,
+      ...agreed,
+      role: "mirror",
+      instance: this.#id,
+    });
+    try {
+      const { context } = engine;
+      const prefix = applicationName("", "mirror", "").trimEnd();
+      await endSessionsOf(context.source, prefix, application);
+      await endSessionsOf(context.target, prefix, application);
+      const gap = await findGap(context.compiled, context.source, context.target);
+      if (gap !== undefined) {
+        this.#log.error(
+          { gap },
+          `mirror: ${gap}; everything is copied again, and all reads go to the authority`,
+        );
+        const { phase, epoch } = await readMigration(this.#store);
+        await setMigration(this.#store, { phase, epoch }, { gap });
+        await acceptGap(context.compiled, context.source, context.target, context.epoch);
+      }
+      const source = sourceOf(agreed.direction);
+      await context.source.query(`listen ${logChannel(source)}`);
+      context.source.on("notification", () => this.#running.wake());
+      const passes = new Passes(context, new TriggerFeed(source, context.source), this.#log);
+      await passes.start();
+      // Fences of one direction are numbers of another log: one that is left over would count as passed.
+      this.#stats = {
+        ...this.#stats,
+        direction: agreed.direction,
+        epoch: agreed.epoch,
+        state: "running",
+        fence: "0",
+      };
+      await this.#passUntilChange(passes, context.shapes, agreed.direction);
+    } finally {
+      await engine.close();
+    }
+  }
+
+  async #passUntilChange(passes: Passes, shapes: ShapeWatch, direction: Direction): Promise<void> {
+    let busyAt = performance.now();
+    let lookedAt = performance.now();
+    while (this.#running.shouldRun() && this.#follows(direction)) {
+      const result = await passes.run();
+      this.#running.healthy();
+      if (result === undefined || !result.full) this.#caughtUpAt = performance.now();
+      if (result === undefined) {
+        // A trigger that was dropped leaves an empty log.
+        if (performance.now() - lookedAt > LOOK_MS) {
+          await shapes.check();
+          lookedAt = performance.now();
+        }
+        this.#stats = { ...without(this.#stats, "why"), state: "running", lag_ms: 0 };
+        await this.#running.sleep(quietFor(performance.now() - busyAt));
+        continue;
+      }
+      busyAt = performance.now();
+      this.#stats = {
+        ...without(this.#stats, "why"),
+        state: "running",
+        lag_ms: result.lagMs,
+        keys: this.#stats.keys + result.keys,
+        passes: this.#stats.passes + 1,
+        deferred: result.deferred,
+        fence: result.fence.toString(),
+      };
+      if (result.fenceRead) this.#news.announce(this.#stats.epoch, result.fence);
+      else if (result.size >= BUSY.changes && !result.full)
+        await this.#running.sleep(BUSY.gatherMs);
+    }
+  }
+
+  #follows(direction: Direction): boolean {
+    const migration = this.#state.current;
+    if (migration === undefined) return true;
+    if (migration.paused.mirror || migration.phase === "off" || migration.phase === "done")
+      return false;
+    // The control store learns of a flip after the databases; they decide, by STALE.
+    return migration.epoch <= this.#stats.epoch || directionFrom(migration.authority) === direction;
+  }
+}
+
+/** How long to wait before looking again, by how long the log has been empty. */
+function quietFor(ms: number): number {
+  if (ms < QUIET.busyForMs) return QUIET.busyMs;
+  return ms < QUIET.calmForMs ? QUIET.calmMs : QUIET.idleMs;
+}
+
+function without(stats: MirrorStats, key: "why"): MirrorStats {
+  const { [key]: _, ...rest } = stats;
+  return rest;
+}

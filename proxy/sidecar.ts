@@ -1,0 +1,370 @@
+import type { IncomingMessage, Server, ServerResponse } from "node:http";
+import type { Duplex } from "node:stream";
+import { CrossfadeError } from "../config/errors.ts";
+import type { Log } from "../config/lifecycle.ts";
+import type { Plan } from "../config/plan-types.ts";
+import { createAskedSide } from "./asked-side.ts";
+import { Breaker } from "./breaker.ts";
+import type { BreakerOptions } from "./breaker.ts";
+import { Causality } from "./causality.ts";
+import { createClassifier } from "./classify.ts";
+import { Exchange } from "./exchange.ts";
+import type { ExchangeContext } from "./exchange.ts";
+import { FailStatic } from "./fail-static.ts";
+import { Gathering } from "./gathering.ts";
+import { HoldGate } from "./hold.ts";
+import type { FenceWriter, RoutingSource, RoutingState } from "./ports.ts";
+import { requestIdOf } from "./request-id.ts";
+import { route } from "./route.ts";
+import { bind, closeServer, createServer } from "./server.ts";
+import { DEFAULT_SHADOW_LIMITS, Shadow } from "./shadow/shadow.ts";
+import type { ShadowLimits } from "./shadow/shadow.ts";
+import type { SidecarStats } from "./stats-types.ts";
+import { HeldRecorder, TrafficRecorder } from "./stats.ts";
+import { openTunnel } from "./tunnel.ts";
+import { DEFAULT_TIMEOUTS, Upstream } from "./upstream.ts";
+import type { UpstreamTimeouts } from "./upstream.ts";
+
+export interface SidecarOptions {
+  readonly plan: Plan;
+  readonly source: RoutingSource;
+  readonly fences: FenceWriter;
+  readonly log: Log;
+  readonly limits?: Partial<SidecarLimits>;
+}
+
+/** Settings with sane defaults; tests shorten them. */
+export interface SidecarLimits {
+  readonly timeouts: UpstreamTimeouts;
+  /** `causal`: how long the answer to a write waits for its fence to be written. */
+  readonly fenceMs: number;
+  /** The longest one write may be held, over several leases. Default: four times `flip.hold`, at least 2 s. */
+  readonly heldMs: number;
+  readonly maxHeld: number;
+  /** How many clients may be bound by fences at once. */
+  readonly maxBound: number;
+  /** When the new app is left alone, and for how long. */
+  readonly breaker: BreakerOptions;
+  /** How long `close` waits for what runs. */
+  readonly drainMs: number;
+  readonly shadow: ShadowLimits;
+}
+
+export interface Sidecar {
+  readonly url: string;
+  stats(): SidecarStats;
+  /** Stops accepting, finishes what runs within the limit, lets go of everything. */
+  close(): Promise<void>;
+}
+
+const REPORT_MS = 1_000;
+
+/** Starts a sidecar. Throws PORT_IN_USE before anything else has started. */
+export async function startSidecar(options: SidecarOptions): Promise<Sidecar> {
+  const sidecar = new RunningSidecar(options);
+  await sidecar.start();
+  return sidecar;
+}
+
+class RunningSidecar implements Sidecar {
+  readonly #plan: Plan;
+  readonly #source: RoutingSource;
+  readonly #fences: FenceWriter;
+  readonly #log: Log;
+  readonly #limits: SidecarLimits;
+  readonly #server: Server;
+  readonly #failStatic: FailStatic;
+  readonly #causality: Causality;
+  readonly #hold: HoldGate;
+  readonly #breaker: Breaker;
+  readonly #traffic = new TrafficRecorder();
+  readonly #held = new HeldRecorder(() => this.#source.report(this.stats()));
+  readonly #shadow: Shadow;
+  readonly #context: ExchangeContext;
+  readonly #exchanges = new Gathering<Exchange>();
+  readonly #tunnels = new Set<Duplex>();
+  readonly #timers: NodeJS.Timeout[] = [];
+  #remembered: RoutingState | undefined;
+  #ready = false;
+  /** What came in before the routing state was known. */
+  #early: (() => void)[] = [];
+  #url = "";
+  #onIdle: (() => void) | undefined;
+  #closing: Promise<void> | undefined;
+
+  constructor({ plan, source, fences, log, limits }: SidecarOptions) {
+    this.#plan = plan;
+    this.#source = source;
+    this.#fences = fences;
+    this.#log = log;
+    this.#limits = { ...defaultLimits(plan), ...limits };
+    this.#breaker = new Breaker(this.#limits.breaker);
+    this.#failStatic = new FailStatic(plan, log);
+    this.#hold = new HoldGate({
+      limitMs: this.#limits.heldMs,
+      maxHeld: this.#limits.maxHeld,
+      onChange: () => this.#acknowledge(),
+      record: this.#held,
+    });
+    this.#causality = this.#createCausality();
+    this.#shadow = this.#createShadow();
+    this.#context = this.#createContext();
+    this.#server = createServer(this.#plan.proxy.limits, {
+      onRequest: (request, response, expectsContinue) => {
+        if (this.#ready) this.#begin(request, response, expectsContinue);
+        else this.#early.push(() => this.#begin(request, response, expectsContinue));
+      },
+      onUpgrade: (request, socket, head) => {
+        if (this.#ready) this.#tunnel(request, socket, head);
+        else this.#early.push(() => this.#tunnel(request, socket, head));
+      },
+    });
+  }
+
+  get url(): string {
+    return this.#url;
+  }
+
+  async start(): Promise<void> {
+    this.#url = await bind(this.#server, this.#plan.proxy.listen);
+    try {
+      this.#remembered = await this.#failStatic.load();
+      this.#source.onState((state) => this.#follow(state));
+      await this.#source.start();
+      this.#requireState();
+    } catch (error) {
+      await this.close();
+      throw error;
+    }
+    this.#follow(this.#state());
+    this.#source.onPassed(() => this.#causality.passed());
+    this.#source.onLink(() => this.#causality.update());
+    this.#startTimers();
+    this.#ready = true;
+    for (const begin of this.#early.splice(0)) begin();
+  }
+
+  stats(): SidecarStats {
+    const { gate } = this.#causality;
+    return {
+      traffic: this.#traffic.summary(),
+      in_flight: this.#exchanges.size,
+      in_flight_writes: this.#hold.inFlightWrites,
+      streams: this.#tunnels.size,
+      fallbacks: this.#traffic.fallbacks,
+      held: this.#held.summary(this.#hold.waiting),
+      reads: {
+        share: gate.share,
+        wanted: gate.wanted,
+        why: gate.why ?? null,
+        breaker: this.#breaker.isOpen ? "open" : "closed",
+        breaker_opened: this.#breaker.opened,
+        pinned: this.#causality.pinned,
+      },
+      shadow: this.#shadow.report(),
+    };
+  }
+
+  async close(): Promise<void> {
+    this.#closing ??= this.#close();
+    await this.#closing;
+  }
+
+  async #close(): Promise<void> {
+    const closed = closeServer(this.#server);
+    await this.#drain();
+    for (const socket of this.#tunnels) socket.destroy();
+    this.#server.closeAllConnections();
+    await closed;
+    for (const timer of this.#timers) clearInterval(timer);
+    this.#hold.stop();
+    this.#held.stop();
+    await Promise.all([this.#causality.stop(), this.#shadow.stop()]);
+    await this.#fences.stop();
+    await this.#source.stop();
+    await Promise.all(
+      Object.values(this.#context.upstreams).map(async (upstream) => upstream.destroy()),
+    );
+    await this.#failStatic.flush();
+  }
+
+  #state(): RoutingState {
+    const state = this.#source.state() ?? this.#remembered;
+    if (state === undefined) throw new Error("routing before the state is known");
+    return state;
+  }
+
+  #requireState(): void {
+    if (this.#source.state() !== undefined) return;
+    if (this.#remembered === undefined) {
+      throw new CrossfadeError(
+        "DATABASE_UNREACHABLE",
+        "the control store does not answer, and this sidecar has never run here: which side is the authority is not known",
+        { hint: "Start it again when the control database can be reached." },
+      );
+    }
+    this.#log.warn(
+      { phase: this.#remembered.phase, epoch: this.#remembered.epoch },
+      "the control store does not answer: routing as remembered from the last run",
+    );
+  }
+
+  /** Everything that depends on the state, in this order: what the hold releases is routed by the new state. */
+  #follow(state: RoutingState): void {
+    this.#failStatic.save(state);
+    this.#causality.update();
+    this.#hold.update(state.hold);
+    // The gate must not see counts of an earlier stay in this phase.
+    if (this.#shadow.update(state)) this.#source.report(this.stats());
+    this.#acknowledge();
+  }
+
+  #acknowledge(): void {
+    void this.#source.acknowledge({
+      epoch: this.#state().epoch,
+      hold: this.#hold.kept,
+      inFlightWrites: this.#hold.inFlightWrites,
+    });
+  }
+
+  #begin(request: IncomingMessage, response: ServerResponse, expectsContinue: boolean): void {
+    // Left while it waited for the sidecar to start.
+    if (response.destroyed) return;
+    const exchange = new Exchange(this.#context, request, response, expectsContinue);
+    this.#exchanges.add(exchange);
+    exchange.start();
+  }
+
+  #over(exchange: Exchange): void {
+    this.#exchanges.delete(exchange);
+    if (this.#exchanges.size === 0) this.#onIdle?.();
+  }
+
+  #tunnel(request: IncomingMessage, socket: Duplex, head: Buffer): void {
+    if (socket.destroyed) return;
+    const state = this.#state();
+    const url = request.url ?? "/";
+    const { pin } = this.#context.classify(request.method ?? "GET", url);
+    const facts = { bucket: 0, share: 0, standing: "passed", holding: false } as const;
+    const { side } = route({ state, kind: "stream", pin, ...facts });
+    const started = performance.now();
+    this.#tunnels.add(socket);
+    openTunnel(
+      {
+        request,
+        socket,
+        head,
+        url,
+        side,
+        requestId: requestIdOf(request),
+        upstream: this.#context.upstreams[side],
+        ownHeaders: this.#context.headers ? ["crossfade-side", side] : [],
+        headTimeoutMs: this.#limits.timeouts.headMs,
+        ownCookies: this.#causality.cookiePrefix,
+      },
+      (failed) => {
+        this.#tunnels.delete(socket);
+        this.#traffic.record(side, "stream", failed, performance.now() - started);
+      },
+    );
+  }
+
+  #startTimers(): void {
+    const lookMs = Math.min(500, Math.max(20, this.#plan.gates.lagMs / 4));
+    this.#timers.push(
+      setInterval(() => this.#causality.update(), lookMs),
+      setInterval(() => {
+        this.#source.report(this.stats());
+        this.#traffic.nextInterval();
+      }, REPORT_MS),
+    );
+  }
+
+  /** Streams are not waited for: they have no end of their own. */
+  async #drain(): Promise<void> {
+    const deadline = performance.now() + this.#limits.drainMs;
+    while (performance.now() < deadline && this.#hasWork()) {
+      await new Promise<void>((resolve) => {
+        this.#onIdle = resolve;
+        setTimeout(resolve, Math.min(100, deadline - performance.now()));
+      });
+      // A connection whose last answer has just gone out is idle now.
+      this.#server.closeIdleConnections();
+    }
+  }
+
+  #hasWork(): boolean {
+    return this.#exchanges.some((exchange) => !exchange.isEndless);
+  }
+
+  #createCausality(): Causality {
+    const { proxy, reverse, gates } = this.#plan;
+    return new Causality({
+      consistency: proxy.consistency,
+      client: proxy.client,
+      hasReverse: reverse !== undefined,
+      lagMs: gates.lagMs,
+      source: this.#source,
+      writer: this.#fences,
+      state: () => this.#state(),
+      log: this.#log,
+      limit: this.#limits.maxBound,
+      cookies: proxy.tokens === "cookie",
+    });
+  }
+
+  #createShadow(): Shadow {
+    const { shadow, old, new: next } = this.#plan;
+    return new Shadow({
+      apps: { old: old.app, new: next.app },
+      sample: shadow.sample,
+      rules: shadow,
+      redact: shadow.redact,
+      state: () => this.#state(),
+      source: this.#source,
+      writer: this.#fences,
+      log: this.#log,
+      limits: this.#limits.shadow,
+    });
+  }
+
+  #createContext(): ExchangeContext {
+    const { proxy, canary, gates, operate } = this.#plan;
+    const { timeouts, fenceMs } = this.#limits;
+    return {
+      upstreams: {
+        old: new Upstream(this.#plan.old.app, timeouts),
+        new: new Upstream(this.#plan.new.app, timeouts),
+      },
+      timeouts,
+      classify: createClassifier(proxy.routes),
+      askedSide: createAskedSide(operate.tokens),
+      state: () => this.#state(),
+      causality: this.#causality,
+      hold: this.#hold,
+      traffic: this.#traffic,
+      breaker: this.#breaker,
+      held: this.#held,
+      shadow: this.#shadow,
+      fallback: canary.fallback,
+      headers: proxy.headers,
+      fenceMs,
+      strictMs: gates.lagMs,
+      bodyMs: proxy.limits.bodyTimeoutMs,
+      onOver: (exchange) => this.#over(exchange),
+    };
+  }
+}
+
+function defaultLimits(plan: Plan): SidecarLimits {
+  return {
+    timeouts: DEFAULT_TIMEOUTS,
+    fenceMs: 5,
+    heldMs: Math.max(2_000, plan.flip.holdMs * 4),
+    maxHeld: 10_000,
+    maxBound: 100_000,
+    breaker: {},
+    drainMs: 10_000,
+    shadow: DEFAULT_SHADOW_LIMITS,
+  };
+}

@@ -1,0 +1,129 @@
+import type { Phase, Side } from "../../config/words.ts";
+import { query } from "./open.ts";
+import type { ControlStore } from "./open.ts";
+
+/** One line of the timeline. Events are only ever added. */
+export interface TimelineEvent {
+  readonly id: number;
+  readonly at: Date;
+  readonly kind: string;
+  readonly by: string;
+  readonly phase: Phase;
+  readonly epoch: number;
+  readonly detail: Readonly<Record<string, unknown>>;
+}
+
+/** Appends to the timeline; phase and epoch are those of the migration row at that moment. */
+export async function addEvent(
+  store: ControlStore,
+  event: {
+    readonly kind: string;
+    readonly by: string;
+    readonly detail?: Readonly<Record<string, unknown>>;
+  },
+): Promise<void> {
+  await query(
+    store,
+    `insert into ${store.table("event")} (kind, by, phase, epoch, detail)
+     select $1, $2, phase, epoch, $3 from ${store.table("migration")}`,
+    [event.kind, event.by, JSON.stringify(event.detail ?? {})],
+  );
+}
+
+/** The last events, oldest first. */
+export async function readEvents(
+  store: ControlStore,
+  options: { readonly limit?: number; readonly afterId?: number } = {},
+): Promise<TimelineEvent[]> {
+  return query<{
+    id: number;
+    at: Date;
+    kind: string;
+    by: string;
+    phase: Phase;
+    epoch: number;
+    detail: Record<string, unknown>;
+  }>(
+    store,
+    `select * from (
+       select id, at, kind, by, phase, epoch, detail from ${store.table("event")} where id > $2 order by id desc limit $1) e
+     order by id`,
+    [options.limit ?? 1_000, options.afterId ?? 0],
+  );
+}
+
+/** What a flip measured (DESIGN §5). Measures are null when no sidecar reported any. */
+export interface Receipt {
+  readonly kind: "flip" | "drill" | "rollback";
+  /** false: it was undone, nothing moved; `why` says what was in the way. */
+  readonly ok: boolean;
+  readonly from: Side;
+  readonly to: Side;
+  /** The epoch that is active after it. */
+  readonly epoch: number;
+  readonly writes_held: number | null;
+  readonly hold_ms: { readonly max: number; readonly p50: number; readonly p99: number } | null;
+  readonly failed: number | null;
+  readonly steps: readonly { readonly name: string; readonly ms: number }[];
+  readonly why: string | null;
+}
+
+export async function addReceipt(store: ControlStore, receipt: Receipt): Promise<void> {
+  await query(
+    store,
+    `insert into ${store.table("receipt")} (kind, ok, receipt) values ($1, $2, $3)`,
+    [receipt.kind, receipt.ok, JSON.stringify(receipt)],
+  );
+}
+
+/** The last receipts, newest first. */
+export async function readReceipts(
+  store: ControlStore,
+  limit = 20,
+): Promise<(Receipt & { readonly at: Date })[]> {
+  const rows = await query<{ at: Date; receipt: Receipt }>(
+    store,
+    `select at, receipt from ${store.table("receipt")} order by id desc limit $1`,
+    [limit],
+  );
+  return rows.map((row) => ({ ...row.receipt, at: row.at }));
+}
+
+export interface Approval {
+  readonly phase: Phase;
+  readonly name: string;
+  readonly reason: string | undefined;
+  readonly at: Date;
+}
+
+/** Records that `name` approves `phase`. False if that person's approval already stands. */
+export async function addApproval(
+  store: ControlStore,
+  approval: { readonly phase: Phase; readonly name: string; readonly reason?: string },
+): Promise<boolean> {
+  const rows = await query(
+    store,
+    `insert into ${store.table("approval")} (phase, name, reason) values ($1, $2, $3)
+     on conflict (phase, name) where used is null do nothing returning id`,
+    [approval.phase, approval.name, approval.reason ?? null],
+  );
+  return rows.length === 1;
+}
+
+/** Approvals that still stand. */
+export async function readApprovals(store: ControlStore): Promise<Approval[]> {
+  const rows = await query<{ phase: Phase; name: string; reason: string | null; at: Date }>(
+    store,
+    `select phase, name, reason, at from ${store.table("approval")} where used is null order by id`,
+  );
+  return rows.map((row) => ({ ...row, reason: row.reason ?? undefined }));
+}
+
+/** An approval is for one entry into a phase: going there again after a rollback asks again. */
+export async function useApprovals(store: ControlStore, phase: Phase): Promise<void> {
+  await query(
+    store,
+    `update ${store.table("approval")} set used = clock_timestamp() where phase = $1 and used is null`,
+    [phase],
+  );
+}

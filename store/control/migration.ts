@@ -1,0 +1,235 @@
+import { CrossfadeError } from "../../config/errors.ts";
+import type { Phase, Side } from "../../config/words.ts";
+import { query } from "./open.ts";
+import type { ControlStore } from "./open.ts";
+
+/** Where the migration stands: the one row everybody follows. */
+export interface Migration {
+  readonly plan: string;
+  readonly phase: Phase;
+  readonly authority: Side;
+  readonly epoch: number;
+  /** Share of reads that new answers, 0–1. */
+  readonly readsNew: number;
+  /** 0 outside of canary, else the 1-based step. */
+  readonly canaryStep: number;
+  /** Random, made once: which clients are in the canary. */
+  readonly salt: string;
+  readonly hold: Hold | undefined;
+  /** Highest attempt that has held or was released: attempts of a new installation go on from it. */
+  readonly lastAttempt: number;
+  readonly paused: Paused;
+  /** What `tune` set, e.g. `{ workers: 1 }`; overrides the plan's throttle. */
+  readonly throttle: Readonly<Record<string, number>>;
+  /** Why the mirror found that a database went back in time; no fence counts and all reads go to the authority. */
+  readonly gap: string | undefined;
+  /** write-new without a reverse mapping was confirmed. */
+  readonly noWayBack: boolean;
+  /** By the server's clock. */
+  readonly phaseSince: Date;
+  /** Grows with every change. */
+  readonly version: number;
+}
+
+export interface Hold {
+  readonly attempt: number;
+  /** When the lease ends, on this process's monotonic clock: compare with `performance.now()`. Never later than the server means. */
+  readonly deadline: number;
+}
+
+export interface Paused {
+  readonly backfill: boolean;
+  readonly mirror: boolean;
+}
+
+/** What a change may set. Absent = unchanged. Holds have functions of their own: their fence is the attempt. */
+export interface MigrationChange {
+  readonly phase?: Phase;
+  readonly authority?: Side;
+  readonly epoch?: number;
+  readonly readsNew?: number;
+  readonly canaryStep?: number;
+  readonly paused?: Partial<Paused>;
+  readonly throttle?: Readonly<Record<string, number>>;
+  readonly gap?: string | null;
+  readonly noWayBack?: boolean;
+}
+
+/** What a change is based on; it does nothing if the row moved on. */
+export interface MigrationExpectation {
+  readonly phase: Phase;
+  readonly epoch: number;
+  /** Also compare the version: for changes that depend on more than phase and epoch. */
+  readonly version?: number;
+}
+
+interface Row {
+  plan: string;
+  phase: Phase;
+  authority: Side;
+  epoch: number;
+  reads_new: number;
+  canary_step: number;
+  salt: string;
+  hold_attempt: number | null;
+  hold_ms: number | null;
+  last_attempt: number;
+  paused_backfill: boolean;
+  paused_mirror: boolean;
+  throttle: Record<string, number>;
+  gap: string | null;
+  no_way_back: boolean;
+  phase_since: Date;
+  version: number;
+}
+
+const COLUMNS = `plan, phase, authority, epoch, reads_new, canary_step, salt, hold_attempt, last_attempt,
+  (extract(epoch from hold_until - clock_timestamp()) * 1000)::float8 as hold_ms, paused_backfill, paused_mirror, throttle, gap, no_way_back,
+  phase_since, version`;
+
+/** The migration row. Throws DATABASE_UNFIT when the store is not installed. */
+export async function readMigration(store: ControlStore): Promise<Migration> {
+  const asked = performance.now();
+  const rows = await query<Row>(store, `select ${COLUMNS} from ${store.table("migration")}`);
+  const row = rows[0];
+  if (row === undefined)
+    throw new CrossfadeError(
+      "DATABASE_UNFIT",
+      `control schema ${store.schema} has no migration row`,
+    );
+  return toMigration(row, asked);
+}
+
+/**
+ * Compare-and-set: applies `change` if phase and epoch (and version) are as expected, and notifies everybody in the same
+ * transaction. Undefined when the row moved on.
+ */
+export async function changeMigration(
+  store: ControlStore,
+  expected: MigrationExpectation,
+  change: MigrationChange,
+): Promise<Migration | undefined> {
+  const asked = performance.now();
+  const rows = await query<Row>(
+    store,
+    `with changed as (
+       update ${store.table("migration")} set
+         phase = coalesce($4, phase),
+         phase_since = case when $4 is distinct from phase and $4 is not null then clock_timestamp() else phase_since end,
+         authority = coalesce($5, authority),
+         epoch = coalesce($6, epoch),
+         reads_new = coalesce($7, reads_new),
+         canary_step = coalesce($8, canary_step),
+         paused_backfill = coalesce($9, paused_backfill),
+         paused_mirror = coalesce($10, paused_mirror),
+         throttle = coalesce($11, throttle),
+         gap = case when $12 then $13 else gap end,
+         no_way_back = coalesce($14, no_way_back),
+         version = version + 1
+       where phase = $1 and epoch = $2 and version = coalesce($3, version)
+       returning ${COLUMNS})
+     select changed.*, pg_notify($15, '{"t":"state"}') from changed`,
+    parameters(store, expected, change),
+  );
+  return rows[0] === undefined ? undefined : toMigration(rows[0], asked);
+}
+
+/** `changeMigration` that throws STALE when the row moved on. */
+export async function setMigration(
+  store: ControlStore,
+  expected: MigrationExpectation,
+  change: MigrationChange,
+): Promise<Migration> {
+  const changed = await changeMigration(store, expected, change);
+  if (changed !== undefined) return changed;
+  const now = await readMigration(store);
+  throw new CrossfadeError(
+    "STALE",
+    `the migration moved on: expected phase ${expected.phase} at epoch ${expected.epoch}, found ${now.phase} at epoch ${now.epoch}`,
+  );
+}
+
+/**
+ * Asks every sidecar to hold writes for an attempt; the lease counts from this statement, by the server's clock. Attempts only
+ * grow: undefined, and nothing changed, when a higher one has held or was released.
+ */
+export async function holdWrites(
+  store: ControlStore,
+  hold: { readonly attempt: number; readonly ms: number },
+): Promise<Migration | undefined> {
+  const asked = performance.now();
+  const rows = await query<Row>(
+    store,
+    `with changed as (
+       update ${store.table("migration")} set hold_attempt = $2, last_attempt = $2, version = version + 1,
+         hold_until = clock_timestamp() + make_interval(secs => $3::float8 / 1000)
+       where last_attempt <= $2::int
+       returning ${COLUMNS})
+     select changed.*, pg_notify($1, '{"t":"state"}') from changed`,
+    [store.channel, hold.attempt, hold.ms],
+  );
+  return rows[0] === undefined ? undefined : toMigration(rows[0], asked);
+}
+
+/** Ends the hold of this attempt and of every lower one, and keeps lower ones from holding later. */
+export async function releaseWrites(store: ControlStore, attempt: number): Promise<void> {
+  await query(
+    store,
+    `with changed as (
+       update ${store.table("migration")} set last_attempt = greatest(last_attempt, $2::int), version = version + 1,
+         hold_attempt = case when hold_attempt <= $2::int then null else hold_attempt end,
+         hold_until = case when hold_attempt <= $2::int then null else hold_until end
+       where last_attempt < $2::int or hold_attempt <= $2::int
+       returning plan)
+     select pg_notify($1, '{"t":"state"}') from changed`,
+    [store.channel, attempt],
+  );
+}
+
+function parameters(
+  store: ControlStore,
+  expected: MigrationExpectation,
+  change: MigrationChange,
+): unknown[] {
+  return [
+    expected.phase,
+    expected.epoch,
+    expected.version ?? null,
+    change.phase ?? null,
+    change.authority ?? null,
+    change.epoch ?? null,
+    change.readsNew ?? null,
+    change.canaryStep ?? null,
+    change.paused?.backfill ?? null,
+    change.paused?.mirror ?? null,
+    change.throttle === undefined ? null : JSON.stringify(change.throttle),
+    change.gap !== undefined,
+    change.gap ?? null,
+    change.noWayBack ?? null,
+    store.channel,
+  ];
+}
+
+/** `asked` is before the statement was sent: the lease then ends early by the network's delay, never late. */
+function toMigration(row: Row, asked: number): Migration {
+  return {
+    plan: row.plan,
+    phase: row.phase,
+    authority: row.authority,
+    epoch: row.epoch,
+    readsNew: row.reads_new,
+    canaryStep: row.canary_step,
+    salt: row.salt,
+    hold:
+      row.hold_attempt === null || row.hold_ms === null
+        ? undefined
+        : { attempt: row.hold_attempt, deadline: asked + row.hold_ms },
+    lastAttempt: row.last_attempt,
+    paused: { backfill: row.paused_backfill, mirror: row.paused_mirror },
+    throttle: row.throttle,
+    gap: row.gap ?? undefined,
+    noWayBack: row.no_way_back,
+    phaseSince: row.phase_since,
+    version: row.version,
+  };
+}

@@ -1,0 +1,144 @@
+import { createHash } from "node:crypto";
+import pg from "pg";
+import { describeDatabase } from "../../config/describe.ts";
+import { CrossfadeError, messageOf } from "../../config/errors.ts";
+import type { Plan } from "../../config/plan-types.ts";
+import { relation } from "../postgres/quote.ts";
+import { applicationName } from "../postgres/session.ts";
+
+/** A handle on the control store of one plan. Every statement lives in a function of its own that takes it. */
+export interface ControlStore {
+  readonly plan: string;
+  readonly schema: string;
+  /** NOTIFY channel of this plan. */
+  readonly channel: string;
+  /** Which process this is: `mirror`, and a name unique among its kind. */
+  readonly role: string;
+  readonly instance: string;
+  /** A secret: never log it. */
+  readonly url: string;
+  readonly pool: pg.Pool;
+  /** Quoted, schema-qualified name of one of the store's tables. */
+  table(name: ControlTable): string;
+}
+
+export const CONTROL_TABLES = [
+  "migration",
+  "sidecar",
+  "worker",
+  "command",
+  "event",
+  "receipt",
+  "approval",
+  "chunk",
+  "verify_run",
+  "verify_chunk",
+  "control_version",
+] as const;
+export type ControlTable = (typeof CONTROL_TABLES)[number];
+
+export interface ProcessName {
+  readonly role: string;
+  readonly instance: string;
+}
+
+/**
+ * Opens the control store. Connects lazily, so that a sidecar starts while the store is away (fail-static):
+ * the first statement reports an unreachable database.
+ */
+export function openControlStore(
+  plan: Pick<Plan, "name" | "control">,
+  process: ProcessName,
+): ControlStore {
+  const pool = new pg.Pool({
+    connectionString: plan.control.database,
+    application_name: applicationName(plan.name, process.role, process.instance),
+    max: 4,
+    // Opening one takes tens of milliseconds, and a flip needs them while writes are held.
+    idleTimeoutMillis: 60_000,
+    connectionTimeoutMillis: 5_000,
+    // A black-holed connection must not hang a heartbeat or a controller for ever.
+    query_timeout: 15_000,
+    idle_in_transaction_session_timeout: 15_000,
+    keepAlive: true,
+    types: OWN_TYPES,
+  });
+  // A connection that breaks while idle is replaced by the pool; the next statement works or reports.
+  pool.on("error", () => {});
+  const schema = plan.control.schema;
+  return {
+    plan: plan.name,
+    schema,
+    channel: channelOf(plan.name, schema),
+    ...process,
+    url: plan.control.database,
+    pool,
+    table: (name) => relation(schema, name),
+  };
+}
+
+/** Resolves when all of its connections are closed. */
+export async function closeControlStore(store: ControlStore): Promise<void> {
+  if (!store.pool.ended) await store.pool.end();
+}
+
+/** The NOTIFY channel of a plan. */
+export function channelOf(plan: string, schema: string): string {
+  const hash = createHash("sha256")
+    .update(plan + schema)
+    .digest("hex");
+  return `crossfade_${hash.slice(0, 12)}`;
+}
+
+/** One statement on the store. Connection failures become DATABASE_UNREACHABLE, errors of the server stay as they are. */
+export async function query<Row extends pg.QueryResultRow>(
+  store: ControlStore,
+  text: string,
+  values: readonly unknown[] = [],
+): Promise<Row[]> {
+  try {
+    const result = await store.pool.query<Row>(text, [...values]);
+    return result.rows;
+  } catch (error) {
+    throw explain(store, error);
+  }
+}
+
+function explain(store: ControlStore, error: unknown): unknown {
+  const where = describeDatabase(store.url);
+  if (!(error instanceof pg.DatabaseError)) {
+    return new CrossfadeError(
+      "DATABASE_UNREACHABLE",
+      `control database (${where}): ${messageOf(error)}`,
+      { cause: error },
+    );
+  }
+  // Undefined table or schema: nobody installed the store.
+  if (error.code === "42P01" || error.code === "3F000") {
+    return new CrossfadeError(
+      "DATABASE_UNFIT",
+      `control database (${where}): schema ${store.schema} has no control store of Crossfade`,
+      {
+        hint: "Start `crossfade up` (or any command that changes something) once: it creates the control store.",
+        cause: error,
+      },
+    );
+  }
+  // Class 28 (login), 3D (database), 57P0x (server going away): the store is not there for us.
+  if (/^(28|3D|57P|08|53300)/.test(error.code ?? "")) {
+    return new CrossfadeError(
+      "DATABASE_UNREACHABLE",
+      `control database (${where}): ${messageOf(error)}`,
+      { cause: error },
+    );
+  }
+  return error;
+}
+
+/** Like pg's usual types, but counters (int8, numeric) as numbers: they are our own and stay far below 2^53. */
+const OWN_TYPES: pg.CustomTypesConfig = {
+  getTypeParser: ((oid: number, format?: "text" | "binary") =>
+    oid === 20 || oid === 1700
+      ? Number
+      : pg.types.getTypeParser(oid, format ?? "text")) as typeof pg.types.getTypeParser,
+};

@@ -1,0 +1,265 @@
+import { randomBytes } from "node:crypto";
+import type pg from "pg";
+import { CrossfadeError, messageOf } from "../../config/errors.ts";
+import { describeDatabase } from "../../config/describe.ts";
+import { INSTALL_LOCK } from "../postgres/locks.ts";
+import { ident } from "../postgres/quote.ts";
+import { inTransaction, sqlState } from "../postgres/session.ts";
+import { CONTROL_TABLES, query } from "./open.ts";
+import type { ControlStore } from "./open.ts";
+
+/**
+ * Creates the control store or brings it up to date; doing it again changes nothing. A control schema belongs to one
+ * plan: a second plan in it is refused, because the ledgers carry no plan in their keys.
+ */
+export async function install(store: ControlStore): Promise<void> {
+  const client = await connect(store);
+  try {
+    await inTransaction(client, async () => {
+      await client.query("select pg_advisory_xact_lock($1, $2)", [
+        INSTALL_LOCK.classId,
+        INSTALL_LOCK.objectId,
+      ]);
+      await createSchema(store, client);
+      await migrate(store, client);
+      await createMigrationRow(store, client);
+    });
+  } finally {
+    client.release();
+  }
+}
+
+/** Removes the tables of the control store, and its schema if nothing else lives in it. */
+export async function uninstall(store: ControlStore): Promise<void> {
+  const client = await connect(store);
+  try {
+    await inTransaction(client, async () => {
+      await client.query("select pg_advisory_xact_lock($1, $2)", [
+        INSTALL_LOCK.classId,
+        INSTALL_LOCK.objectId,
+      ]);
+      await client.query(
+        `drop table if exists ${CONTROL_TABLES.map((name) => store.table(name)).join(", ")}`,
+      );
+    });
+    await dropEmptySchema(store, client);
+  } finally {
+    client.release();
+  }
+}
+
+export async function isInstalled(store: ControlStore): Promise<boolean> {
+  const rows = await query<{ found: boolean }>(
+    store,
+    "select to_regclass($1) is not null as found",
+    [store.table("migration")],
+  );
+  return rows[0]?.found === true;
+}
+
+async function connect(store: ControlStore): Promise<pg.PoolClient> {
+  try {
+    return await store.pool.connect();
+  } catch (error) {
+    throw new CrossfadeError(
+      "DATABASE_UNREACHABLE",
+      `control database (${describeDatabase(store.url)}): ${messageOf(error)}`,
+      {
+        hint: "Check that the server runs, and the address, user, password and privileges in the plan.",
+        cause: error,
+      },
+    );
+  }
+}
+
+/** `create schema if not exists` asks for the privilege even when the schema is there: look first. */
+async function createSchema(store: ControlStore, client: pg.PoolClient): Promise<void> {
+  const { rowCount } = await client.query("select 1 from pg_namespace where nspname = $1", [
+    store.schema,
+  ]);
+  if (rowCount === 0) await client.query(`create schema ${ident(store.schema)}`);
+}
+
+async function migrate(store: ControlStore, client: pg.PoolClient): Promise<void> {
+  const versions = store.table("control_version");
+  const { rows } = await client.query<{ found: boolean }>(
+    "select to_regclass($1) is not null as found",
+    [versions],
+  );
+  if (rows[0]?.found !== true)
+    await client.query(
+      `create table ${versions} (version int primary key, at timestamptz default now())`,
+    );
+  const { rows: last } = await client.query<{ version: number }>(
+    `select coalesce(max(version), 0) as version from ${versions}`,
+  );
+  const done = last[0]?.version ?? 0;
+  for (const [index, statements] of MIGRATIONS.entries()) {
+    if (index < done) continue;
+    await client.query(statements(store));
+    await client.query(`insert into ${versions} (version) values ($1)`, [index + 1]);
+  }
+}
+
+async function createMigrationRow(store: ControlStore, client: pg.PoolClient): Promise<void> {
+  const migration = store.table("migration");
+  const salt = randomBytes(16).toString("hex");
+  await client.query(
+    `insert into ${migration} (plan, salt) select $1, $2 where not exists (select from ${migration})`,
+    [store.plan, salt],
+  );
+  const { rows } = await client.query<{ plan: string }>(`select plan from ${migration}`);
+  const owner = rows[0]?.plan;
+  if (owner === store.plan) return;
+  throw new CrossfadeError(
+    "DATABASE_UNFIT",
+    `control schema ${store.schema} holds the control store of another plan, "${owner}"`,
+    {
+      hint: "Give this plan a control.schema of its own.",
+    },
+  );
+}
+
+async function dropEmptySchema(store: ControlStore, client: pg.PoolClient): Promise<void> {
+  try {
+    await client.query(`drop schema if exists ${ident(store.schema)}`);
+  } catch (error) {
+    // 2BP01: side objects or somebody else's still live in it; 42501: it was made for us by an administrator.
+    if (!["2BP01", "42501"].includes(sqlState(error) ?? "")) throw error;
+  }
+}
+
+/** Numbered; a released one is never edited. */
+const MIGRATIONS: readonly ((store: ControlStore) => string)[] = [
+  (store) => `
+    create table ${store.table("migration")} (
+      plan text primary key,
+      phase text not null default 'off',
+      authority text not null default 'old' check (authority in ('old', 'new')),
+      epoch int not null default 1,
+      reads_new double precision not null default 0 check (reads_new between 0 and 1),
+      canary_step int not null default 0,
+      salt text not null,
+      hold_attempt int,
+      hold_until timestamptz,
+      last_attempt int not null default 0,
+      paused_backfill boolean not null default false,
+      paused_mirror boolean not null default false,
+      throttle jsonb not null default '{}',
+      gap text,
+      no_way_back boolean not null default false,
+      phase_since timestamptz not null default clock_timestamp(),
+      version bigint not null default 1,
+      check ((hold_attempt is null) = (hold_until is null)));
+    create unique index on ${store.table("migration")} ((true));
+
+    create table ${store.table("sidecar")} (
+      id text primary key,
+      epoch int not null,
+      hold_attempt int,
+      in_flight_writes int not null,
+      listen text not null,
+      stats jsonb not null,
+      started timestamptz not null default clock_timestamp(),
+      seen timestamptz not null default clock_timestamp());
+
+    create table ${store.table("worker")} (
+      id text primary key,
+      role text not null,
+      stats jsonb not null,
+      started timestamptz not null default clock_timestamp(),
+      seen timestamptz not null default clock_timestamp());
+
+    create table ${store.table("command")} (
+      id bigint generated always as identity primary key,
+      kind text not null,
+      args jsonb not null,
+      by text not null,
+      state text not null default 'queued' check (state in ('queued', 'running', 'done', 'failed')),
+      result jsonb,
+      error jsonb,
+      created timestamptz not null default clock_timestamp(),
+      started timestamptz,
+      finished timestamptz);
+    create index on ${store.table("command")} (id) where state in ('queued', 'running');
+
+    create table ${store.table("event")} (
+      id bigint generated always as identity primary key,
+      at timestamptz not null default clock_timestamp(),
+      kind text not null,
+      by text not null,
+      phase text not null,
+      epoch int not null,
+      detail jsonb not null);
+
+    create table ${store.table("receipt")} (
+      id bigint generated always as identity primary key,
+      at timestamptz not null default clock_timestamp(),
+      kind text not null,
+      ok boolean not null,
+      receipt jsonb not null);
+
+    create table ${store.table("approval")} (
+      id bigint generated always as identity primary key,
+      at timestamptz not null default clock_timestamp(),
+      phase text not null,
+      name text not null,
+      reason text,
+      used timestamptz);
+    create unique index on ${store.table("approval")} (phase, name) where used is null;
+
+    create table ${store.table("chunk")} (
+      direction text not null,
+      tbl text not null,
+      n int not null,
+      ord int not null default 0,
+      lo text[],
+      hi text[],
+      est_rows bigint not null,
+      plan_version int not null,
+      state text not null default 'pending' check (state in ('pending', 'claimed', 'done', 'failed')),
+      worker text,
+      lease_until timestamptz,
+      attempts int not null default 0,
+      rows bigint,
+      ms double precision,
+      error text,
+      claimed_at timestamptz,
+      finished_at timestamptz,
+      primary key (direction, tbl, n));
+    create index on ${store.table("chunk")} (direction, ord, tbl, n) where state in ('pending', 'claimed');
+
+    create table ${store.table("verify_run")} (
+      id bigint generated always as identity primary key,
+      direction text not null,
+      epoch int not null,
+      state text not null default 'running' check (state in ('running', 'clean', 'dirty', 'failed')),
+      by text not null,
+      repair boolean not null,
+      tables text[] not null,
+      all_tables boolean not null,
+      rows_compared bigint not null default 0,
+      missing bigint not null default 0,
+      extra bigint not null default 0,
+      different bigint not null default 0,
+      in_flight bigint not null default 0,
+      repaired bigint not null default 0,
+      error text,
+      started timestamptz not null default clock_timestamp(),
+      finished timestamptz);
+
+    create table ${store.table("verify_chunk")} (
+      run bigint not null references ${store.table("verify_run")} on delete cascade,
+      tbl text not null,
+      n int not null,
+      rows bigint not null,
+      missing bigint not null,
+      extra bigint not null,
+      different bigint not null,
+      in_flight bigint not null,
+      repaired bigint not null,
+      examples jsonb not null,
+      ms double precision not null,
+      primary key (run, tbl, n));
+  `,
+];

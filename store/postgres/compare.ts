@@ -1,0 +1,168 @@
+import {
+  type Key,
+  type KeyScope,
+  mappedRelation,
+  ownedRelation,
+  type Part,
+  readRows,
+} from "./key-scope.ts";
+import type { Driver, Mapping } from "./mapping.ts";
+import { ident } from "./quote.ts";
+import { inTransaction } from "./session.ts";
+import { stageChunk } from "./stage.ts";
+import { run, runPrepared, type TextRow } from "./statement.ts";
+import { isRefusal } from "./sync-keys.ts";
+import type { SyncContext } from "./sync.ts";
+import { compareSql, type KeyRange, sourceByRange } from "./sync-sql.ts";
+
+export type DifferenceKind = "missing" | "extra" | "different";
+
+/** A source key whose target rows are not what the mapping makes of it. */
+export interface Difference {
+  readonly mapping: string;
+  readonly kind: DifferenceKind;
+  readonly key: Key;
+}
+
+export interface Comparison {
+  /** Mapped rows that were compared. */
+  readonly compared: number;
+  readonly differences: readonly Difference[];
+}
+
+/** Enough to hold every key of a chunk; a chunk that differs more than this is reported with this many. */
+const LIMIT = 100_000;
+
+type Wanted = (mapping: Mapping) => boolean;
+
+/**
+ * Compares a chunk: reads the source rows of the range, then the target rows, so what is in flight between the two
+ * shows as a difference and has to be looked at again. A row whose expressions fail differs; the others are compared
+ * all the same. Changes nothing.
+ */
+export async function compareChunk(
+  context: SyncContext,
+  driver: Driver,
+  range: KeyRange,
+  wanted: Wanted,
+): Promise<Comparison> {
+  try {
+    return await inTransaction(context.target, () => compareStaged(context, driver, range, wanted));
+  } catch (error) {
+    if (!isRefusal(error)) throw error;
+    return compareKeys(context, driver, await keysInRange(context, driver, range), wanted);
+  }
+}
+
+async function compareStaged(
+  context: SyncContext,
+  driver: Driver,
+  range: KeyRange,
+  wanted: Wanted,
+): Promise<Comparison> {
+  const found: Comparison[] = [];
+  for (const reader of driver.readers.filter((candidate) => candidate.mappings.some(wanted))) {
+    const staged = await stageChunk(context, driver, reader, range);
+    for (const mapping of reader.mappings.filter(wanted)) {
+      const mapped = await staged.mapped(mapping, { withKeys: true, stored: true });
+      const sql = compareSql(driver, mapping, mapped, await staged.owned(mapping), LIMIT);
+      found.push(toComparison(mapping, await run(context.target, sql)));
+    }
+  }
+  return sum(found);
+}
+
+async function keysInRange(context: SyncContext, driver: Driver, range: KeyRange): Promise<Key[]> {
+  const names = driver.key.map((column) => `cf_s.${ident(column.name)}`).join(", ");
+  const bare = {
+    query: undefined,
+    columns: driver.key.map((column) => ({ name: column.name, type: column.baseType })),
+    binary: true,
+    mappings: [],
+  };
+  return (await run(
+    context.source,
+    `select ${names} from ${sourceByRange(driver, bare, context.compiled.sourceSchema, range)} cf_s`,
+  )) as string[][];
+}
+
+/** Compares the rows of some keys; halves them when an expression fails, until the failing ones stand alone. Changes nothing. */
+export async function compareKeys(
+  context: SyncContext,
+  driver: Driver,
+  keys: readonly Key[],
+  wanted: Wanted,
+): Promise<Comparison> {
+  try {
+    const found: Comparison[] = [];
+    for (const reader of driver.readers) {
+      const scope: KeyScope = { keys, rows: await readRows(context, driver, reader, keys) };
+      for (const mapping of reader.mappings.filter(wanted)) {
+        found.push(await compareScope(context, { driver, reader, mapping }, scope));
+      }
+    }
+    return sum(found);
+  } catch (error) {
+    if (!isRefusal(error)) throw error;
+    const [key] = keys;
+    if (keys.length === 1 && key !== undefined) return failing(driver, key, wanted);
+    const middle = keys.length >> 1;
+    return sum([
+      await compareKeys(context, driver, keys.slice(0, middle), wanted),
+      await compareKeys(context, driver, keys.slice(middle), wanted),
+    ]);
+  }
+}
+
+/** A key whose expressions fail: nothing is known to be right of it. */
+function failing(driver: Driver, key: Key, wanted: Wanted): Comparison {
+  const mappings = driver.readers.flatMap((reader) => reader.mappings).filter(wanted);
+  return {
+    compared: mappings.length,
+    differences: mappings.map(({ path }) => ({ mapping: path, kind: "different", key })),
+  };
+}
+
+async function compareScope(
+  context: SyncContext,
+  part: Part,
+  scope: KeyScope,
+): Promise<Comparison> {
+  const mapped = await mappedRelation(context, part, scope, { withKeys: true, stored: true });
+  const owned = await ownedRelation(context, part.driver, part.mapping.own, scope.keys, {
+    first: mapped.values.length + 1,
+    withKeys: true,
+  });
+  const sql = compareSql(part.driver, part.mapping, mapped.sql, owned.sql, LIMIT);
+  return toComparison(
+    part.mapping,
+    await runPrepared(context.target, sql, [...mapped.values, ...owned.values]),
+  );
+}
+
+function toComparison(mapping: Mapping, rows: readonly TextRow[]): Comparison {
+  const differences = rows
+    .filter(([, kind]) => kind !== null)
+    .map(([, kind, ...key]) => ({
+      mapping: mapping.path,
+      kind: kind as DifferenceKind,
+      key: key as string[],
+    }));
+  return { compared: Number(rows[0]?.[0] ?? 0), differences };
+}
+
+function sum(parts: readonly Comparison[]): Comparison {
+  return {
+    compared: parts.reduce((total, part) => total + part.compared, 0),
+    differences: parts.flatMap((part) => part.differences),
+  };
+}
+
+/** The distinct keys of some differences. */
+export function keysOf(differences: readonly Difference[]): Key[] {
+  return [
+    ...new Map(
+      differences.map((difference) => [JSON.stringify(difference.key), difference.key]),
+    ).values(),
+  ];
+}

@@ -1,0 +1,125 @@
+import type pg from "pg";
+import { messageOf, type PlanIssue } from "../../config/errors.ts";
+import { aliasOf, type Driver, type Mapping, type ReaderColumn } from "./mapping.ts";
+import { ident } from "./quote.ts";
+import { sqlState } from "./session.ts";
+
+/**
+ * The name under which each type is known to `client`'s server, or undefined. A type of the other side's schema is
+ * looked for under its own name first, then by its bare name through the search_path.
+ */
+export async function resolveTypes(
+  client: pg.ClientBase,
+  columns: readonly { readonly name: string; readonly type: string }[],
+  schema: string,
+): Promise<(string | undefined)[]> {
+  const prefix = `${schema}.`;
+  const bare = columns.map(({ type }) =>
+    type.startsWith(prefix) ? type.slice(prefix.length) : type,
+  );
+  const { rows } = await client.query({
+    text: `select coalesce(
+             case when to_regtype(t.full_name) is not null then t.full_name end,
+             case when to_regtype(t.bare) is not null then t.bare end)
+           from unnest($1::text[], $2::text[]) with ordinality as t(full_name, bare, position) order by position`,
+    values: [columns.map((column) => column.type), bare],
+    rowMode: "array",
+  });
+  return (rows as [string | null][]).map(([name]) => name ?? undefined);
+}
+
+/** Names and types of a query's columns. */
+export async function describeQuery(
+  client: pg.ClientBase,
+  query: string,
+): Promise<{ name: string; type: string; typeKind: string }[]> {
+  const { fields } = await client.query({
+    text: `select * from (${query}\n) q limit 0`,
+    rowMode: "array",
+  });
+  const { rows } = await client.query({
+    text: `select format_type(f.oid, f.modifier), t.typtype::text
+           from unnest($1::oid[], $2::int[]) with ordinality as f(oid, modifier, position) join pg_type t on t.oid = f.oid
+           order by position`,
+    values: [
+      fields.map((field) => field.dataTypeID),
+      fields.map((field) => field.dataTypeModifier),
+    ],
+    rowMode: "array",
+  });
+  return fields.map((field, i) => {
+    const [type, typeKind] = rows[i] as [string, string];
+    return { name: field.name, type, typeKind };
+  });
+}
+
+/** An empty relation in the shape of a reader's rows, under the name that expressions use. */
+function emptyRelation(driver: Driver, columns: readonly ReaderColumn[]): string {
+  const list = columns.map((column) => `null::${column.type} as ${ident(column.name)}`).join(", ");
+  return `(select ${list}) as ${aliasOf(driver)}`;
+}
+
+/** Runs each expression of a mapping over no rows, and names the one that fails. */
+export async function checkMapping(
+  client: pg.ClientBase,
+  driver: Driver,
+  columns: readonly ReaderColumn[],
+  mapping: Mapping,
+  issues: PlanIssue[],
+): Promise<void> {
+  const from = emptyRelation(driver, columns);
+  const parts: [string, string][] = [
+    ...mapping.columns.map((column): [string, string] => [
+      `${mapping.path}.set.${column.name}`,
+      `select ${castExpression(column)} from ${from} limit 0`,
+    ]),
+    ...mapping.rejects.map(({ reason, condition }): [string, string] => [
+      `${mapping.path}.reject.${reason}`,
+      `select 1 from ${from} where ${condition} limit 0`,
+    ]),
+  ];
+  if (mapping.where !== undefined) {
+    parts.push([`${mapping.path}.where`, `select 1 from ${from} where ${mapping.where} limit 0`]);
+  }
+  for (const [path, sql] of parts) {
+    try {
+      await client.query({ text: `explain ${sql}`, rowMode: "array" });
+    } catch (error) {
+      issues.push({
+        path,
+        message: `does not run on the new database: ${messageOf(error)}. It sees the columns ${columns.map((c) => c.name).join(", ")}`,
+      });
+    }
+  }
+}
+
+export function castExpression(column: {
+  readonly expression: string;
+  readonly castType: string | undefined;
+}): string {
+  return column.castType === undefined
+    ? `(${column.expression})`
+    : `(${column.expression})::${column.castType}`;
+}
+
+/** true if an expression needs nothing but the key columns, else why not. */
+export async function isKeyOnly(
+  client: pg.ClientBase,
+  driver: Driver,
+  columns: readonly ReaderColumn[],
+  expression: string,
+): Promise<true | string> {
+  const keyOnly = columns.filter((column) => driver.table.key.includes(column.name));
+  try {
+    await client.query({
+      text: `explain select ${expression} from ${emptyRelation(driver, keyOnly)} limit 0`,
+      rowMode: "array",
+    });
+    return true;
+  } catch (error) {
+    // Only "no such column" answers the question; anything else is a broken expression, told as it is.
+    return sqlState(error) === "42703"
+      ? `it uses a column that is not part of the key (${messageOf(error)})`
+      : messageOf(error);
+  }
+}

@@ -1,0 +1,241 @@
+import { PlanError, type PlanIssue } from "../../config/errors.ts";
+import type { MappingPlan, MappingSet, Plan } from "../../config/plan-types.ts";
+import { type Direction, sourceOf, targetOf } from "../../config/words.ts";
+import { type Catalog, type Column, foreignKeyOrder, keyColumns, type Table } from "./catalog.ts";
+import { describeQuery, resolveTypes } from "./compile-checks.ts";
+import type { CompileInput } from "./compile-input.ts";
+import { compileMapping, withDiscriminators } from "./compile-mapping.ts";
+import {
+  type CompiledDirection,
+  columnsNamedIn,
+  type Driver,
+  type LoggedTable,
+  type Mapping,
+  type Reader,
+  type ReaderColumn,
+} from "./mapping.ts";
+
+/** Both sides live in one database: server, port and database name are the same. */
+export function isSameDatabase(plan: Plan): boolean {
+  const place = (url: string) => {
+    const { hostname, port, pathname } = new URL(url);
+    return `${hostname}:${port || "5432"}${pathname}`;
+  };
+  return place(plan.old.database) === place(plan.new.database);
+}
+
+/**
+ * Resolves the mappings of a direction against both databases: every table, column and type exists, every expression
+ * is valid SQL where it will run. Changes nothing. Throws PlanError with all problems at once.
+ */
+export async function compileDirection(input: CompileInput): Promise<CompiledDirection> {
+  const { plan, direction } = input;
+  const set = direction === "forward" ? plan.forward : plan.reverse;
+  if (set === undefined)
+    throw new PlanError(plan.file, [{ path: direction, message: "is not in the plan" }]);
+  const issues: PlanIssue[] = [];
+  const mappings = expandSet(set, direction, input, issues);
+  const source = sourceOf(direction);
+  const target = targetOf(direction);
+  const tables = loggedTables(mappings, input, issues);
+  const drivers: Driver[] = [];
+  for (const name of new Set(mappings.map((mapping) => mapping.from.table))) {
+    const driver = await compileDriver(name, mappings, tables, input, issues);
+    if (driver !== undefined) drivers.push(driver);
+  }
+  if (issues.length > 0) throw new PlanError(plan.file, issues);
+  const distinguished = withDiscriminators(drivers);
+  return {
+    direction,
+    source,
+    target,
+    sourceSchema: plan[source].schema,
+    targetSchema: plan[target].schema,
+    sameDatabase: isSameDatabase(plan),
+    drivers: orderDrivers(distinguished, input.targetCatalog),
+    logged: tables,
+  };
+}
+
+/** Tables of each side that any mapping touches: they get guards. Leaves of partitioned tables not included. */
+export function mappedTables(directions: readonly CompiledDirection[]): {
+  old: Table[];
+  new: Table[];
+} {
+  const found = { old: new Map<string, Table>(), new: new Map<string, Table>() };
+  for (const direction of directions) {
+    for (const logged of direction.logged) found[direction.source].set(logged.name, logged.table);
+    for (const driver of direction.drivers) {
+      for (const reader of driver.readers) {
+        for (const mapping of reader.mappings)
+          found[direction.target].set(mapping.target.name, mapping.target);
+      }
+    }
+  }
+  return { old: [...found.old.values()], new: [...found.new.values()] };
+}
+
+function expandSet(
+  set: MappingSet,
+  direction: Direction,
+  input: CompileInput,
+  issues: PlanIssue[],
+): readonly MappingPlan[] {
+  if (set.kind === "tables") return set.mappings;
+  if (input.sourceCatalog.size === 0) {
+    issues.push({
+      path: direction,
+      message: "identity carries every table of the source schema, and it has none",
+    });
+  }
+  return [...input.sourceCatalog.keys()].map((name) => ({
+    path: `${direction}.${name}`,
+    target: name,
+    from: { table: name, query: undefined, also: new Map() },
+    where: undefined,
+    own: undefined,
+    set: new Map(),
+    reject: new Map(),
+  }));
+}
+
+/** Numbers are given in alphabetical order, so that every process arrives at the same ones. */
+function loggedTables(
+  mappings: readonly MappingPlan[],
+  input: CompileInput,
+  issues: PlanIssue[],
+): LoggedTable[] {
+  const names = new Set<string>();
+  for (const mapping of mappings) {
+    names.add(mapping.from.table);
+    for (const table of mapping.from.also.keys()) names.add(table);
+  }
+  const logged: LoggedTable[] = [];
+  for (const [index, name] of [...names].toSorted().entries()) {
+    const table = input.sourceCatalog.get(name);
+    if (table === undefined) {
+      const user = mappings.find(
+        (mapping) => mapping.from.table === name || mapping.from.also.has(name),
+      );
+      issues.push({
+        path: `${user?.path ?? name}.from`,
+        message: `table ${name} not found in schema ${input.plan[sourceOf(input.direction)].schema} of the ${sourceOf(input.direction)} database; it has: ${[...input.sourceCatalog.keys()].join(", ") || "no tables"}`,
+      });
+      continue;
+    }
+    logged.push(loggedTable(table, index + 1, mappings));
+  }
+  return logged;
+}
+
+function loggedTable(table: Table, number: number, mappings: readonly MappingPlan[]): LoggedTable {
+  const drives = mappings.some((mapping) => mapping.from.table === table.name);
+  const rules = mappings.flatMap((mapping) => {
+    const sql = mapping.from.also.get(table.name);
+    return sql === undefined ? [] : [{ driver: mapping.from.table, sql }];
+  });
+  const also = rules.filter(
+    (rule, i) =>
+      rules.findIndex((other) => other.driver === rule.driver && other.sql === rule.sql) === i,
+  );
+  const wanted = new Map<string, Column>();
+  for (const column of keyColumns(table)) wanted.set(column.name, column);
+  for (const rule of also)
+    for (const column of columnsNamedIn(rule.sql, table.columns)) wanted.set(column.name, column);
+  const columns = [...wanted.values()];
+  return {
+    name: table.name,
+    number,
+    table,
+    columns,
+    drives: drives
+      ? table.key.map((name) => columns.findIndex((column) => column.name === name))
+      : undefined,
+    also,
+  };
+}
+
+async function compileDriver(
+  name: string,
+  mappings: readonly MappingPlan[],
+  tables: readonly LoggedTable[],
+  input: CompileInput,
+  issues: PlanIssue[],
+): Promise<Driver | undefined> {
+  const logged = tables.find((table) => table.name === name);
+  if (logged === undefined) return undefined;
+  const own = mappings.filter((mapping) => mapping.from.table === name);
+  if (logged.table.key.length === 0) {
+    issues.push({
+      path: `${own[0]?.path ?? name}.from`,
+      message: `table ${name} has neither a primary key nor a unique index over not-null columns; add one, so that its rows can be told apart`,
+    });
+    return undefined;
+  }
+  const bare = { name, number: logged.number, table: logged.table, key: keyColumns(logged.table) };
+  const readers: Reader[] = [];
+  for (const query of new Set(own.map((mapping) => mapping.from.query))) {
+    const group = own.filter((mapping) => mapping.from.query === query);
+    const reader = await compileReader({ ...bare, readers: [] }, query, group, input, issues);
+    if (reader !== undefined) readers.push(reader);
+  }
+  return { ...bare, readers };
+}
+
+async function compileReader(
+  driver: Driver,
+  query: string | undefined,
+  mappings: readonly MappingPlan[],
+  input: CompileInput,
+  issues: PlanIssue[],
+): Promise<Reader | undefined> {
+  const path = `${mappings[0]?.path ?? driver.name}.from`;
+  let columns: { name: string; type: string; typeKind: string }[];
+  try {
+    columns =
+      query === undefined
+        ? [...driver.table.columns]
+        : await describeQuery(input.sourceClient, query);
+  } catch (error) {
+    issues.push({
+      path: `${path}.query`,
+      message: `does not run on the ${sourceOf(input.direction)} database: ${(error as Error).message}`,
+    });
+    return undefined;
+  }
+  const missing = driver.table.key.filter((key) => !columns.some((column) => column.name === key));
+  if (missing.length > 0) {
+    issues.push({
+      path: `${path}.query`,
+      message: `must return the driving table's key; column ${missing.join(", ")} is missing`,
+    });
+    return undefined;
+  }
+  const resolved = await resolveTypes(
+    input.mappingClient,
+    columns,
+    input.plan[sourceOf(input.direction)].schema,
+  );
+  const readerColumns: ReaderColumn[] = columns.map((column, i) => ({
+    name: column.name,
+    type: resolved[i] ?? "text",
+  }));
+  const compiled: Mapping[] = [];
+  for (const plan of mappings) {
+    const mapping = await compileMapping(plan, driver, readerColumns, input, issues);
+    if (mapping !== undefined) compiled.push(mapping);
+  }
+  // A type that is missing here travels as text; only an enum's binary form is its text.
+  const binary = columns.every((column, i) => resolved[i] !== undefined || column.typeKind === "e");
+  return { query, columns: readerColumns, binary, mappings: compiled };
+}
+
+/** Drivers whose targets are referenced come first, so that parents are written before children. */
+function orderDrivers(drivers: readonly Driver[], targetCatalog: Catalog): Driver[] {
+  const targetsOf = (driver: Driver) =>
+    driver.readers.flatMap((reader) => reader.mappings.map((mapping) => mapping.target.name));
+  const order = foreignKeyOrder(targetCatalog, drivers.flatMap(targetsOf));
+  const rank = (driver: Driver) =>
+    Math.min(...targetsOf(driver).map((name) => order.indexOf(name)));
+  return drivers.toSorted((a, b) => rank(a) - rank(b) || a.number - b.number);
+}

@@ -1,0 +1,164 @@
+import type pg from "pg";
+import type { Plan } from "../../config/plan-types.ts";
+import { type Direction, type Side, sourceOf, targetOf } from "../../config/words.ts";
+import { type Catalog, readCatalog } from "./catalog.ts";
+import { compileDirection, isSameDatabase } from "./compile.ts";
+import { allMappings, type CompiledDirection } from "./mapping.ts";
+import { applicationName, closeSession, openSession, sideLabel, sqlState } from "./session.ts";
+import { refuseChanged, type ShapeSide, ShapeWatch } from "./shape-watch.ts";
+import { run } from "./statement.ts";
+import type { SyncContext } from "./sync.ts";
+
+/** A paused process gives its locks back after these; a sync that is alive never comes near them. */
+const IDLE_IN_TRANSACTION_MS = 10_000;
+const LOCK_TIMEOUT_MS = 10_000;
+
+export interface EngineOptions {
+  readonly plan: Plan;
+  readonly direction: Direction;
+  readonly epoch: number;
+  /** `mirror`, `backfill`, … : how a successor finds the sessions. */
+  readonly role: string;
+  readonly instance: string;
+  /** ms for one statement; a chunk of a slow table may need long. */
+  readonly statementTimeoutMs?: number;
+}
+
+/** A sync context with the sessions it owns. */
+export interface Engine {
+  readonly context: SyncContext;
+  /** Foreign-key actions and user triggers of the target are off in our sessions. */
+  readonly replicaRole: boolean;
+  close(): Promise<void>;
+}
+
+/** Opens the sessions of a sync worker and resolves the plan's mappings against both catalogs. */
+export async function openEngine(options: EngineOptions): Promise<Engine> {
+  const { plan, direction, epoch } = options;
+  const opened: pg.Client[] = [];
+  const close = async () => {
+    await Promise.all(opened.map(closeSession));
+  };
+  try {
+    const from = sourceOf(direction);
+    const to = targetOf(direction);
+    const source = await openSyncSession(options, from, plan[from].schema);
+    opened.push(source);
+    // Expressions see the new schema. Between two databases nothing but plain rows reaches the old one.
+    const target = await openSyncSession(
+      options,
+      to,
+      isSameDatabase(plan) ? plan.new.schema : plan[to].schema,
+    );
+    opened.push(target);
+    const sides = [
+      { client: source, side: from, schema: plan[from].schema, role: "source" as const },
+      { client: target, side: to, schema: plan[to].schema, role: "target" as const },
+    ] as const;
+    // DDL first: a plan that does not fit any more is only its consequence.
+    for (const side of sides) await refuseChanged(side);
+    const compiled = await compilePlan(plan, direction, options.role, options.instance);
+    const shapes = await watchShapes(compiled, sides);
+    const replicaRole = await tryReplicaRole(target);
+    return { context: { compiled, epoch, source, target, shapes }, replicaRole, close };
+  } catch (error) {
+    await close();
+    throw error;
+  }
+}
+
+function watchShapes(
+  compiled: CompiledDirection,
+  [source, target]: readonly [ShapeSide, ShapeSide],
+): Promise<ShapeWatch> {
+  const targets = new Set(allMappings(compiled).map(({ mapping }) => mapping.target.name));
+  return ShapeWatch.open([
+    { ...source, tables: compiled.logged.map((logged) => logged.name) },
+    { ...target, tables: [...targets] },
+  ]);
+}
+
+function openSyncSession(
+  options: EngineOptions,
+  side: Side,
+  searchPath: string,
+): Promise<pg.Client> {
+  return openSession({
+    url: options.plan[side].database,
+    name: sideLabel(side),
+    application: applicationName(options.plan.name, options.role, options.instance),
+    searchPath,
+    idleInTransactionMs: IDLE_IN_TRANSACTION_MS,
+    lockTimeoutMs: LOCK_TIMEOUT_MS,
+    statementTimeoutMs: options.statementTimeoutMs ?? 60_000,
+  });
+}
+
+/** DESIGN §2.1: no foreign-key action and no user trigger of the target runs, where the privilege exists. */
+async function tryReplicaRole(target: pg.Client): Promise<boolean> {
+  try {
+    await run(target, "set session_replication_role = replica");
+    return true;
+  } catch (error) {
+    // The privilege is missing, which `check` reports; foreign keys are then kept by order and deferral.
+    if (sqlState(error) !== "42501") throw error;
+    return false;
+  }
+}
+
+/** Catalogs of both sides' schemas, each read in one statement. */
+export async function readCatalogs(
+  plan: Plan,
+  role: string,
+  instance: string,
+): Promise<{ old: Catalog; new: Catalog }> {
+  const read = async (side: Side): Promise<Catalog> => {
+    const client = await openSession({
+      url: plan[side].database,
+      name: sideLabel(side),
+      application: applicationName(plan.name, role, instance),
+    });
+    try {
+      return await readCatalog(client, plan[side].schema);
+    } finally {
+      await closeSession(client);
+    }
+  };
+  const [old, next] = await Promise.all([read("old"), read("new")]);
+  return { old, new: next };
+}
+
+/** Resolves one direction of the plan. Throws PlanError with everything that does not hold. Changes nothing. */
+export async function compilePlan(
+  plan: Plan,
+  direction: Direction,
+  role: string,
+  instance: string,
+): Promise<CompiledDirection> {
+  const catalogs = await readCatalogs(plan, role, instance);
+  const open = (side: Side) =>
+    openSession({
+      url: plan[side].database,
+      name: sideLabel(side),
+      application: applicationName(plan.name, role, instance),
+      searchPath: plan[side].schema,
+    });
+  const sourceClient = await open(sourceOf(direction));
+  try {
+    const mappingClient = await open("new");
+    try {
+      return await compileDirection({
+        plan,
+        direction,
+        sourceCatalog: catalogs[sourceOf(direction)],
+        targetCatalog: catalogs[targetOf(direction)],
+        sourceClient,
+        mappingClient,
+      });
+    } finally {
+      await closeSession(mappingClient);
+    }
+  } finally {
+    await closeSession(sourceClient);
+  }
+}

@@ -1,0 +1,106 @@
+import type pg from "pg";
+import { CrossfadeError } from "../../config/errors.ts";
+import type { Side } from "../../config/words.ts";
+import { relation } from "./quote.ts";
+
+export interface TableRef {
+  readonly schema: string;
+  readonly name: string;
+}
+
+/** A table that needs a guard of its own, and what it has. */
+export interface GuardedTable extends TableRef {
+  /** Quoted, schema-qualified. */
+  readonly sql: string;
+  readonly hasStatementTrigger: boolean;
+  /** The top of a partitioned tree: its row trigger is made and switched here, and Postgres clones it to every partition. */
+  readonly ownsRowTrigger: boolean;
+  readonly hasRowTrigger: boolean;
+  /** Every trigger it needs is there and ENABLE ALWAYS. */
+  readonly armed: boolean;
+  /** No guard trigger of it is enabled. */
+  readonly disarmed: boolean;
+}
+
+interface RawGuarded {
+  position: string | null;
+  schema: string | null;
+  name: string | null;
+  statement_state: string | null;
+  row_state: string | null;
+  partitioned: string;
+  depth: string;
+  all_always: string;
+  all_disabled: string;
+}
+
+/**
+ * The mapped tables with all their descendants, and the state of their guard triggers. Descendants are partitions of
+ * every level and inheritance children: a write straight to one of them fires none of the root's statement triggers.
+ * Roots come before their descendants, so that a row trigger is made where it is cloned from.
+ */
+export async function guardedTables(
+  client: pg.ClientBase,
+  side: Side,
+  tables: readonly TableRef[],
+): Promise<GuardedTable[]> {
+  const { rows } = await client.query<RawGuarded>(GUARDED_SQL, [
+    tables.map((table) => table.schema),
+    tables.map((table) => table.name),
+    `crossfade.guard_${side}()`,
+  ]);
+  const missing = rows.find((row) => row.name === null);
+  if (missing !== undefined) {
+    const table = tables[Number(missing.position) - 1];
+    throw new CrossfadeError(
+      "DATABASE_UNFIT",
+      `${side} database: table ${table?.schema}.${table?.name} is not there`,
+    );
+  }
+  return rows.map(toGuarded);
+}
+
+function toGuarded(row: RawGuarded): GuardedTable {
+  const schema = row.schema ?? "";
+  const name = row.name ?? "";
+  const hasStatementTrigger = row.statement_state !== null;
+  const hasRowTrigger = row.row_state !== null;
+  const partitioned = row.partitioned === "1";
+  return {
+    schema,
+    name,
+    sql: relation(schema, name),
+    hasStatementTrigger,
+    ownsRowTrigger: partitioned && row.depth === "0",
+    hasRowTrigger,
+    armed: hasStatementTrigger && (hasRowTrigger || !partitioned) && row.all_always === "1",
+    disarmed: row.all_disabled === "1",
+  };
+}
+
+const GUARDED_SQL = `
+with recursive mapped as (
+  select m.position, c.oid
+  from unnest($1::text[], $2::text[]) with ordinality as m(schema, name, position)
+  left join (pg_class c join pg_namespace n on n.oid = c.relnamespace)
+    on n.nspname = m.schema and c.relname = m.name and c.relkind in ('r', 'p')
+), tree as (
+  select oid, 0 as depth, position from mapped
+  union
+  select i.inhrelid, t.depth + 1, t.position from tree t join pg_inherits i on i.inhparent = t.oid
+), member as (
+  select oid, max(depth) as depth, min(position) as position from tree group by oid
+)
+select m.position::text, n.nspname as schema, c.relname as name,
+  s.tgenabled::text as statement_state, r.tgenabled::text as row_state,
+  (c.relkind = 'p')::int::text as partitioned, m.depth::text,
+  coalesce((select bool_and(g.tgenabled = 'A') from pg_trigger g where g.tgrelid = c.oid and g.tgfoid = f.oid), false)::int::text as all_always,
+  coalesce((select bool_and(g.tgenabled = 'D') from pg_trigger g where g.tgrelid = c.oid and g.tgfoid = f.oid), true)::int::text as all_disabled
+from member m
+left join pg_class c on c.oid = m.oid
+left join pg_namespace n on n.oid = c.relnamespace
+cross join (select to_regprocedure($3) as oid) f
+left join pg_trigger s on s.tgrelid = c.oid and s.tgfoid = f.oid and s.tgname = 'crossfade_guard'
+left join pg_trigger r on r.tgrelid = c.oid and r.tgfoid = f.oid and r.tgname = 'crossfade_guard_row'
+where c.oid is null or c.relkind in ('r', 'p')
+order by m.depth, m.position, n.nspname, c.relname`;

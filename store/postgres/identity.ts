@@ -1,0 +1,76 @@
+import type pg from "pg";
+import type { CompiledDirection } from "./mapping.ts";
+import { run } from "./statement.ts";
+
+/** What tells one incarnation of a server from another. */
+export interface SourceIdentity {
+  readonly system: string;
+  readonly timeline: string;
+}
+
+async function readIdentity(client: pg.ClientBase): Promise<SourceIdentity> {
+  const [row] = await run(
+    client,
+    "select system_identifier::text, (select timeline_id from pg_control_checkpoint())::text from pg_control_system()",
+  );
+  return { system: row?.[0] ?? "", timeline: row?.[1] ?? "" };
+}
+
+/**
+ * Compares what the target remembers of the source with what the source is and remembers (DESIGN §2.4). Returns why
+ * there is a gap — the target was restored, or the source failed over — or undefined. Remembers the source's identity
+ * on the first call.
+ */
+export async function findGap(
+  compiled: CompiledDirection,
+  source: pg.ClientBase,
+  target: pg.ClientBase,
+): Promise<string | undefined> {
+  const { direction } = compiled;
+  const now = await readIdentity(source);
+  const [row] = await run(
+    target,
+    `update crossfade.position set source_system = coalesce(source_system, $2), source_timeline = coalesce(source_timeline, $3)
+     where direction = $1 returning source_system, source_timeline, pass::text`,
+    [direction, now.system, now.timeline],
+  );
+  if (row === undefined)
+    return `the ${compiled.target} database has no position for ${direction}: it was restored from before the migration`;
+  const [system, timeline, pass] = row;
+  if (system !== now.system)
+    return `the ${compiled.source} database is another server now (system identifier ${now.system}, was ${system})`;
+  if (timeline !== now.timeline)
+    return `the ${compiled.source} database failed over (timeline ${now.timeline}, was ${timeline})`;
+  const [confirmed] = await run(
+    source,
+    "select pass::text from crossfade.confirmed where direction = $1",
+    [direction],
+  );
+  if (confirmed !== undefined && BigInt(confirmed[0] ?? 0) > BigInt(pass ?? 0)) {
+    return `the ${compiled.target} database went back in time (pass ${pass}, but ${confirmed[0]} was confirmed)`;
+  }
+  return undefined;
+}
+
+/** Takes the source as it is now: after a gap was found, and everything is to be copied again. */
+export async function acceptGap(
+  compiled: CompiledDirection,
+  source: pg.ClientBase,
+  target: pg.ClientBase,
+  epoch: number,
+): Promise<void> {
+  const now = await readIdentity(source);
+  const [confirmed] = await run(
+    source,
+    "select pass::text from crossfade.confirmed where direction = $1",
+    [compiled.direction],
+  );
+  await run(
+    target,
+    `insert into crossfade.position as p (direction, epoch, fence, read, pass, source_system, source_timeline)
+     values ($1, $2::int, 0, 0, $5::bigint, $3, $4)
+     on conflict (direction) do update set source_system = excluded.source_system, source_timeline = excluded.source_timeline,
+       pass = greatest(p.pass, excluded.pass), fence = 0, read = 0`,
+    [compiled.direction, epoch, now.system, now.timeline, confirmed?.[0] ?? "0"],
+  );
+}

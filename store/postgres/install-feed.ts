@@ -1,0 +1,144 @@
+import type pg from "pg";
+import { CrossfadeError } from "../../config/errors.ts";
+import type { Side } from "../../config/words.ts";
+import { installFollowTables, logTable } from "./follow-schema.ts";
+import { dropLogTriggerSql, logFunctionSql, logTriggerSql } from "./log-trigger.ts";
+import type { LoggedTable } from "./mapping.ts";
+import { sqlState } from "./session.ts";
+import { changedShapes } from "./shape-watch.ts";
+import { run } from "./statement.ts";
+
+/** A lock is asked for this long, then given up and asked for again, so that the app never queues behind us. */
+const LOCK_TIMEOUT_MS = 50;
+
+/**
+ * Installs the trigger feed of a side: the log, and a trigger on every logged table. Idempotent. Waits for writers of
+ * the tables up to `deadlineMs`; then throws TIMEOUT naming who is in the way. Tables that DDL changed meanwhile are left
+ * as they are.
+ */
+export async function installFeed(
+  client: pg.Client,
+  side: Side,
+  tables: readonly LoggedTable[],
+  deadlineMs = 60_000,
+): Promise<void> {
+  await installFollowTables(client);
+  const log = logTable(side);
+  await client.query(`
+    create sequence if not exists ${log}_id cache 1;
+    create table if not exists ${log} (
+      id bigint primary key default nextval('${log}_id'), tbl int not null, op "char" not null, vals text[],
+      at timestamptz not null default clock_timestamp())
+      with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, autovacuum_analyze_scale_factor = 0.5);
+    grant usage on schema crossfade to public;
+    grant insert on ${log} to public;
+    grant usage on sequence ${log}_id to public`);
+  const deadline = Date.now() + deadlineMs;
+  const schema = tables[0]?.table.schema ?? "public";
+  const changed = await changedShapes({ client, side, schema, role: "source" });
+  for (const logged of tables) {
+    // What it missed meanwhile has to be copied: `resume` sees to that, and a trigger that is back would hide it.
+    if (changed.some(({ table }) => table === logged.name)) continue;
+    await client.query(logFunctionSql(side, logged));
+    for (const statements of logTriggerSql(side, logged))
+      await withShortLock(client, statements, deadline);
+    await run(
+      client,
+      `insert into crossfade.tables (side, number, name, columns) values ($1, $2, $3, $4)
+       on conflict (side, number) do update set name = excluded.name, columns = excluded.columns`,
+      [side, logged.number, logged.name, logged.columns.map((column) => column.name)],
+    );
+  }
+  await run(
+    client,
+    `insert into crossfade.feed (side, barrier) values ($1, pg_snapshot_xmax(pg_current_snapshot())::text) on conflict (side) do nothing`,
+    [side],
+  );
+}
+
+/** Removes the triggers and the log of a side. Idempotent. */
+export async function uninstallFeed(
+  client: pg.Client,
+  side: Side,
+  tables: readonly LoggedTable[],
+  deadlineMs = 60_000,
+): Promise<void> {
+  const deadline = Date.now() + deadlineMs;
+  for (const logged of tables) {
+    for (const statement of dropLogTriggerSql(logged))
+      await withShortLock(client, [statement], deadline);
+    await client.query(`drop function if exists crossfade.log_${side}_${logged.number}()`);
+  }
+  await client.query(
+    `drop table if exists ${logTable(side)}; drop sequence if exists ${logTable(side)}_id`,
+  );
+  await client.query(`do $$ begin
+    if to_regclass('crossfade.feed') is not null then delete from crossfade.feed where side = '${side}'; end if;
+    if to_regclass('crossfade.tables') is not null then delete from crossfade.tables where side = '${side}'; end if;
+    if to_regclass('crossfade.shape') is not null then delete from crossfade.shape where side = '${side}'; end if;
+  end $$`);
+}
+
+/**
+ * True once every transaction that was running when the feed was installed has ended: from then on the feed and what
+ * can be read together miss nothing.
+ */
+export async function feedIsComplete(client: pg.ClientBase, side: Side): Promise<boolean> {
+  const [row] = await run(
+    client,
+    `select (pg_snapshot_xmin(pg_current_snapshot()) >= barrier::xid8)::text from crossfade.feed where side = $1`,
+    [side],
+  );
+  return row?.[0] === "true";
+}
+
+/** Runs statements in one transaction with a short lock_timeout, again and again until the deadline. */
+export async function withShortLock(
+  client: pg.Client,
+  statements: readonly string[],
+  deadline: number,
+): Promise<void> {
+  for (let attempt = 0; ; attempt += 1) {
+    try {
+      await client.query("begin");
+      await client.query(`set local lock_timeout = ${LOCK_TIMEOUT_MS}`);
+      for (const statement of statements) await client.query(statement);
+      await client.query("commit");
+      return;
+    } catch (error) {
+      await client.query("rollback");
+      if (sqlState(error) !== "55P03" && sqlState(error) !== "40P01") throw error;
+      if (Date.now() > deadline) {
+        throw new CrossfadeError(
+          "TIMEOUT",
+          `could not lock a table for ${statements[0]?.split("\n")[0] ?? ""}: ${await oldestLockHolders(client)}`,
+          {
+            hint: "End the transactions named, or wait for them, and run the command again.",
+            cause: error,
+          },
+        );
+      }
+      await new Promise((resolve) => setTimeout(resolve, Math.min(500, 20 * 2 ** attempt)));
+    }
+  }
+}
+
+/** The oldest transactions of this database that hold locks on tables, as text for a message. */
+async function oldestLockHolders(client: pg.ClientBase): Promise<string> {
+  const rows = await run(
+    client,
+    `select a.pid::text, a.state, extract(epoch from clock_timestamp() - a.xact_start)::int::text, left(a.query, 120)
+     from pg_stat_activity a
+     where a.datname = current_database() and a.pid <> pg_backend_pid() and a.xact_start is not null
+       and exists (select from pg_locks l join pg_class c on c.oid = l.relation where l.pid = a.pid and l.granted
+                   and c.relnamespace <> 'pg_catalog'::regnamespace)
+     order by a.xact_start limit 5`,
+  );
+  if (rows.length === 0) return "nobody holds one now; it was held only for moments";
+  return rows
+    .map(
+      ([pid, state, age, query]) =>
+        `pid ${pid} (${state}, transaction open for ${age} s: ${query})`,
+    )
+    .join("; ");
+}

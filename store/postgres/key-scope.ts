@@ -1,0 +1,154 @@
+import type pg from "pg";
+import { type Driver, type Mapping, type Own, type Reader, rowsTravel } from "./mapping.ts";
+import { runPrepared, type TextRow } from "./statement.ts";
+import type { SyncContext } from "./sync.ts";
+import {
+  keyTypes,
+  type MappedOptions,
+  mappedSelect,
+  ownedSelect,
+  sourceByKeys,
+  storedType,
+  toColumnArrays,
+  unnestRelation,
+} from "./sync-sql.ts";
+
+/**
+ * The relations of a key scope: few keys travel as text arrays, and what is made of them is a query on the target.
+ * Sync writes them, verify compares them.
+ */
+export type Key = readonly string[];
+
+/** Keys in scope, with the source rows that travelled (none when expressions run where the rows are). */
+export interface KeyScope {
+  readonly keys: readonly Key[];
+  readonly rows: readonly TextRow[];
+}
+
+/** A mapping with what it reads. */
+export interface Part {
+  readonly driver: Driver;
+  readonly reader: Reader;
+  readonly mapping: Mapping;
+}
+
+/** SQL with its parameters. */
+export interface Fragment {
+  readonly sql: string;
+  readonly values: readonly unknown[];
+}
+
+/** The source rows of the keys, where they have to travel. Reads now. */
+export async function readRows(
+  context: SyncContext,
+  driver: Driver,
+  reader: Reader,
+  keys: readonly Key[],
+): Promise<TextRow[]> {
+  if (!rowsTravel(context.compiled, reader)) return [];
+  const sql = `select * from ${sourceByKeys(driver, reader, context.compiled.sourceSchema, 1)} cf_s`;
+  return runPrepared(context.source, sql, toColumnArrays(keys, driver.key.length));
+}
+
+export function keyOf(driver: Driver, reader: Reader, row: TextRow): string[] {
+  return driver.key.map(
+    (column) => row[reader.columns.findIndex((candidate) => candidate.name === column.name)] ?? "",
+  );
+}
+
+/** Where expressions run. */
+export function mapperOf(context: SyncContext): pg.Client {
+  return context.compiled.direction === "forward" ? context.target : context.source;
+}
+
+/** The raw rows of a scope as a relation on the server where expressions run; its parameters start at `$1`. */
+export function rawRelation(
+  context: SyncContext,
+  driver: Driver,
+  reader: Reader,
+  scope: KeyScope,
+): Fragment {
+  return rowsTravel(context.compiled, reader)
+    ? {
+        sql: unnestRelation(reader.columns, 1),
+        values: toColumnArrays(scope.rows, reader.columns.length),
+      }
+    : {
+        sql: sourceByKeys(driver, reader, context.compiled.sourceSchema, 1),
+        values: toColumnArrays(scope.keys, driver.key.length),
+      };
+}
+
+/** What the mapping makes, as a query on the target. */
+export async function mappedRelation(
+  context: SyncContext,
+  { driver, reader, mapping }: Part,
+  scope: KeyScope,
+  options: MappedOptions = {},
+): Promise<Fragment> {
+  const raw = rawRelation(context, driver, reader, scope);
+  const inPlace = rowsTravel(context.compiled, reader) || context.compiled.sameDatabase;
+  const select = mappedSelect(
+    driver,
+    mapping,
+    raw.sql,
+    inPlace ? options : { ...options, stored: false },
+  );
+  if (inPlace) return { sql: select, values: raw.values };
+  const made = await runPrepared(context.source, select, raw.values);
+  const columns = mapping.columns.map((column) => ({
+    name: column.name,
+    type: options.stored === true ? storedType(column) : column.targetBaseType,
+  }));
+  if (options.withKeys === true)
+    columns.push(...keyTypes(driver).map((column, i) => ({ name: `cf_k${i}`, type: column.type })));
+  return {
+    sql: `select * from ${unnestRelation(columns, 1)} cf_m`,
+    values: toColumnArrays(made, columns.length),
+  };
+}
+
+export interface OwnedOptions {
+  /** Number of the first parameter. */
+  readonly first: number;
+  readonly withKeys?: boolean;
+}
+
+/** The own values of the keys, as a query on the target. */
+export async function ownedRelation(
+  context: SyncContext,
+  driver: Driver,
+  own: Own,
+  keys: readonly Key[],
+  options: OwnedOptions,
+): Promise<Fragment> {
+  if (own.kind === "none") return { sql: "", values: [] };
+  const { first, withKeys = false } = options;
+  const keyArrays = toColumnArrays(keys, driver.key.length);
+  if (context.compiled.direction === "forward" || context.compiled.sameDatabase) {
+    return {
+      sql: ownedSelect(driver, own.columns, unnestRelation(keyTypes(driver), first), withKeys),
+      values: keyArrays,
+    };
+  }
+  const columns = own.columns.map((column) => ({
+    name: column.column,
+    type: column.targetBaseType,
+  }));
+  if (withKeys)
+    columns.push(...keyTypes(driver).map((column, i) => ({ name: `cf_k${i}`, type: column.type })));
+  const values = own.columns.every((column) => column.keyPosition !== undefined)
+    ? [
+        ...own.columns.map((column) => keyArrays[column.keyPosition ?? 0] ?? []),
+        ...(withKeys ? keyArrays : []),
+      ]
+    : toColumnArrays(
+        await runPrepared(
+          context.source,
+          ownedSelect(driver, own.columns, unnestRelation(keyTypes(driver), 1), withKeys),
+          keyArrays,
+        ),
+        columns.length,
+      );
+  return { sql: `select distinct * from ${unnestRelation(columns, first)} cf_o`, values };
+}

@@ -1,0 +1,127 @@
+import type { Side } from "../../config/words.ts";
+import type { Column } from "./catalog.ts";
+import type { LoggedTable } from "./mapping.ts";
+import { ident, literal, relation } from "./quote.ts";
+
+/** Types whose cast to text is their output function and follows no setting of the app's session. */
+const PLAIN = new Set([
+  "int2",
+  "int4",
+  "int8",
+  "numeric",
+  "text",
+  "varchar",
+  "uuid",
+  "oid",
+  "name",
+  "citext",
+]);
+/** Output follows no setting, but a cast to text is not the output function (char(n) loses blanks, inet gains /32). */
+const FORMATTED = new Set([
+  "bool",
+  "bpchar",
+  "char",
+  "inet",
+  "cidr",
+  "macaddr",
+  "macaddr8",
+  "bytea",
+  "bit",
+  "varbit",
+  "pg_lsn",
+]);
+
+/** Text of a value exactly as its output function gives it; null stays null. */
+function textOf(row: "new" | "old", column: Column): string {
+  const value = `${row}.${ident(column.name)}`;
+  if (PLAIN.has(column.typeName) || column.typeKind === "e") return `${value}::text`;
+  return `case when ${value} is not null then format('%s', ${value}) end`;
+}
+
+/** Dates, floats, intervals …: the function pins the settings their output follows. It costs some, so only then. */
+function pins(columns: readonly Column[]): string {
+  const needed = columns.some(
+    (column) =>
+      !PLAIN.has(column.typeName) && !FORMATTED.has(column.typeName) && column.typeKind !== "e",
+  );
+  return needed
+    ? " set datestyle = 'ISO, MDY' set timezone = 'UTC' set intervalstyle = 'postgres' set extra_float_digits = 1"
+    : "";
+}
+
+const UNMARKED = "coalesce(current_setting('crossfade.mirror', true), '') = ''";
+
+export function logFunctionName(side: Side, number: number): string {
+  return `crossfade.log_${side}_${number}`;
+}
+
+/**
+ * The trigger function of one table: logs the key (and what an `also` uses) of the row before and after a change; one
+ * log row when both are the same. No NOTIFY: it would serialise the app's commits (writes fell to 0.36).
+ */
+export function logFunctionSql(side: Side, logged: LoggedTable): string {
+  const array = (row: "new" | "old") =>
+    `array[${logged.columns.map((column) => textOf(row, column)).join(", ")}]::text[]`;
+  const put = (row: "new" | "old") =>
+    `insert into crossfade.log_${side} (tbl, op, vals) values (${logged.number}, 'w', ${array(row)});`;
+  const changed = logged.columns
+    .map((column) => `old.${ident(column.name)} is distinct from new.${ident(column.name)}`)
+    .map((condition, i) =>
+      hasEquality(logged.columns[i])
+        ? condition
+        : `${textOf("old", logged.columns[i] as Column)} is distinct from ${textOf("new", logged.columns[i] as Column)}`,
+    )
+    .join(" or ");
+  const body = `begin
+  if tg_op = 'TRUNCATE' then
+    insert into crossfade.log_${side} (tbl, op) values (${logged.number}, 't');
+  elsif tg_op = 'INSERT' then
+    ${put("new")}
+  elsif tg_op = 'DELETE' then
+    ${put("old")}
+  else
+    if ${changed === "" ? "false" : changed} then
+      ${put("old")}
+    end if;
+    ${put("new")}
+  end if;
+  return null;
+end`;
+  return `create or replace function ${logFunctionName(side, logged.number)}() returns trigger language plpgsql${pins(logged.columns)} as ${literal(body)}`;
+}
+
+function hasEquality(column: Column | undefined): boolean {
+  return (
+    column !== undefined && !["json", "xml", "point", "box", "polygon"].includes(column.typeName)
+  );
+}
+
+/**
+ * Statements that put the triggers on a table; each is for a transaction of its own, because each waits for the
+ * table's writers. `enable always`: changes made by replication are changes too.
+ */
+export function logTriggerSql(side: Side, logged: LoggedTable): string[][] {
+  const table = relation(logged.table.schema, logged.table.name);
+  const run = `execute function ${logFunctionName(side, logged.number)}()`;
+  // A TRUNCATE trigger is not cloned to partitions, and a leaf can be truncated alone.
+  const truncated = [table, ...logged.table.leaves.map((leaf) => relation(leaf.schema, leaf.name))];
+  return [
+    [
+      `create or replace trigger crossfade_log after insert or update or delete on ${table} for each row when (${UNMARKED}) ${run}`,
+      `alter table ${table} enable always trigger crossfade_log`,
+    ],
+    ...truncated.map((name) => [
+      `create or replace trigger crossfade_log_truncate after truncate on ${name} for each statement when (${UNMARKED}) ${run}`,
+      `alter table ${name} enable always trigger crossfade_log_truncate`,
+    ]),
+  ];
+}
+
+export function dropLogTriggerSql(logged: LoggedTable): string[] {
+  const leaves = logged.table.leaves.map((leaf) => relation(leaf.schema, leaf.name));
+  const table = relation(logged.table.schema, logged.table.name);
+  return [
+    `drop trigger if exists crossfade_log on ${table}`,
+    ...[table, ...leaves].map((name) => `drop trigger if exists crossfade_log_truncate on ${name}`),
+  ];
+}

@@ -1,0 +1,135 @@
+import type pg from "pg";
+import { CrossfadeError } from "../../config/errors.ts";
+import type { Side } from "../../config/words.ts";
+import { readShapes, readToken, shapeChanges, type Shape, type ShapeRole } from "./shape.ts";
+import { run } from "./statement.ts";
+
+/** A side as a direction sees it. */
+export interface ShapeSide {
+  readonly client: pg.ClientBase;
+  readonly side: Side;
+  readonly schema: string;
+  readonly role: ShapeRole;
+}
+
+/**
+ * Stops a sync before it commits what it made from tables that DDL has changed (DESIGN §2.3). The shapes a migration
+ * runs on are kept in `crossfade.shape` of their side, so that a process that starts later knows them too; only
+ * `resume` takes others.
+ *
+ * `check` belongs after the reads and before the commit: DDL that a read may have seen was committed before it, and so
+ * is seen by a later look at the catalog; the tables the sync wrote stay locked against DDL until its commit.
+ */
+export class ShapeWatch {
+  readonly #sides: readonly { readonly of: ShapeSide; oids: readonly string[]; token: string }[];
+
+  private constructor(sides: readonly ShapeSide[]) {
+    this.#sides = sides.map((of) => ({ of, oids: [], token: "" }));
+  }
+
+  /** Takes the shapes of tables that are not known yet as they are; throws SHAPE_CHANGED for those that changed. */
+  static async open(
+    sides: readonly (ShapeSide & { readonly tables: readonly string[] })[],
+  ): Promise<ShapeWatch> {
+    for (const side of sides) await rememberNew(side, side.tables);
+    const watch = new ShapeWatch(sides);
+    for (const side of watch.#sides) await look(side);
+    return watch;
+  }
+
+  /** Throws SHAPE_CHANGED when DDL changed a mapped table of either side. */
+  async check(): Promise<void> {
+    await Promise.all(
+      this.#sides.map(async (side) => {
+        if ((await readToken(side.of.client, side.oids)) !== side.token) await look(side);
+      }),
+    );
+  }
+}
+
+async function look(side: {
+  of: ShapeSide;
+  oids: readonly string[];
+  token: string;
+}): Promise<void> {
+  const { client, schema } = side.of;
+  const stored = await readStored(client, side.of.side);
+  const members = await readShapes(client, schema, [...stored.keys()]);
+  side.oids = [...members.values()].flatMap((shape) => shape.members.map((member) => member.oid));
+  // Before the shapes are judged: what changes in between changes the token too.
+  const token = await readToken(client, side.oids);
+  await refuseChanged(side.of);
+  side.token = token;
+}
+
+/** Throws SHAPE_CHANGED if a table of a side is not what the migration runs on. */
+export async function refuseChanged(side: ShapeSide): Promise<void> {
+  const changes = await changedShapes(side);
+  if (changes.length === 0) return;
+  throw new CrossfadeError(
+    "SHAPE_CHANGED",
+    `${side.side} database: ${changes.map(({ table, what }) => `table ${table} changed: ${what.join(", ")}`).join("; ")}. ` +
+      "Nothing is mirrored, copied or compared until `crossfade resume`, which takes the tables as they are now and copies and verifies them again",
+    { hint: "If the plan does not fit the tables any more, change it first." },
+  );
+}
+
+/** The tables of a side that changed, and how. Changes that touch no row are taken over on the way. */
+export async function changedShapes({
+  client,
+  side,
+  schema,
+  role,
+}: ShapeSide): Promise<{ table: string; what: string[] }[]> {
+  const stored = await readStored(client, side);
+  const shapes = await readShapes(client, schema, [...stored.keys()]);
+  const changed: { table: string; what: string[] }[] = [];
+  for (const [table, text] of stored) {
+    const shape = shapes.get(table);
+    const what = shapeChanges(JSON.parse(text) as Shape, shape, role);
+    if (what.length > 0) changed.push({ table, what });
+    else if (JSON.stringify(shape) !== text) await takeOver(client, side, table, text, shape);
+  }
+  return changed;
+}
+
+async function takeOver(
+  client: pg.ClientBase,
+  side: Side,
+  table: string,
+  was: string,
+  is: Shape | undefined,
+): Promise<void> {
+  // Only what was judged is replaced: somebody else may have taken over a newer one.
+  await run(
+    client,
+    "update crossfade.shape set shape = $4 where side = $1 and name = $2 and shape = $3",
+    [side, table, was, JSON.stringify(is)],
+  );
+}
+
+async function rememberNew(
+  { client, side, schema }: ShapeSide,
+  tables: readonly string[],
+): Promise<void> {
+  const stored = await readStored(client, side);
+  const unknown = tables.filter((table) => !stored.has(table));
+  if (unknown.length === 0) return;
+  for (const [table, shape] of await readShapes(client, schema, unknown)) {
+    await run(
+      client,
+      "insert into crossfade.shape (side, name, shape) values ($1, $2, $3) on conflict do nothing",
+      [side, table, JSON.stringify(shape)],
+    );
+  }
+}
+
+/** Forgets what the tables of a side were: whoever opens them next takes them as they are. */
+export async function forgetShapes(client: pg.ClientBase, side: Side): Promise<void> {
+  await run(client, "delete from crossfade.shape where side = $1", [side]);
+}
+
+async function readStored(client: pg.ClientBase, side: Side): Promise<Map<string, string>> {
+  const rows = await run(client, "select name, shape from crossfade.shape where side = $1", [side]);
+  return new Map(rows.map(([name, shape]) => [name ?? "", shape ?? ""]));
+}

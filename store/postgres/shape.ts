@@ -1,0 +1,167 @@
+import type pg from "pg";
+import { KEY_SQL } from "./catalog.ts";
+import { run, runPrepared } from "./statement.ts";
+
+/** What of a table must not change while a migration runs, as the catalog of its server has it at one moment. */
+export interface Shape {
+  readonly oid: string;
+  readonly columns: readonly ShapeColumn[];
+  readonly key: readonly string[];
+  /** The table itself first by depth, then every partition and inheritance child. */
+  readonly members: readonly ShapeMember[];
+}
+
+interface ShapeColumn {
+  /** A column that was dropped and added again has another number. */
+  readonly num: number;
+  readonly name: string;
+  /** Type, modifier, collation, generated, identity: as ids, because names follow the search path. */
+  readonly kind: string;
+  /** For messages. */
+  readonly type: string;
+  /** The transaction that last changed the column's definition. */
+  readonly xmin: string;
+}
+
+interface ShapeMember {
+  readonly oid: string;
+  readonly name: string;
+  /** Another file: the rows were written anew, or truncated. */
+  readonly file: string;
+  /** Our log triggers: name → what they are. */
+  readonly log: Readonly<Record<string, { readonly oid: string; readonly enabled: string }>>;
+  /** Guard triggers are there, and all of them `ENABLE ALWAYS`. */
+  readonly armed: boolean;
+}
+
+/** Whether the side is read from or written to: it decides which of our triggers matter. */
+export type ShapeRole = "source" | "target";
+
+const SHAPES_SQL = `
+with recursive mapped as (
+  select c.oid from pg_class c join pg_namespace n on n.oid = c.relnamespace
+  where n.nspname = $1 and c.relname = any($2::text[]) and c.relkind in ('r', 'p')
+), tree as (
+  select oid as root, oid, 0 as depth from mapped
+  union
+  select t.root, i.inhrelid, t.depth + 1 from tree t join pg_inherits i on i.inhparent = t.oid
+)
+select c.relname, json_build_object(
+  'oid', c.oid::text,
+  'columns', (
+    select json_agg(json_build_object(
+      'num', a.attnum, 'name', a.attname, 'type', format_type(a.atttypid, a.atttypmod), 'xmin', a.xmin::text,
+      'kind', concat_ws(' ', a.atttypid, a.atttypmod, a.attcollation, a.attgenerated, a.attidentity)) order by a.attnum)
+    from pg_attribute a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped),
+  'key', ${KEY_SQL},
+  'members', (
+    select json_agg(json_build_object(
+      'oid', m.oid::text, 'name', m.relname, 'file', m.relfilenode::text,
+      'log', (select coalesce(json_object_agg(g.tgname, json_build_object('oid', g.oid::text, 'enabled', g.tgenabled)), '{}')
+              from pg_trigger g where g.tgrelid = m.oid and g.tgname like 'crossfade\\_log%'),
+      'armed', (select coalesce(bool_and(g.tgenabled = 'A'), false)
+                from pg_trigger g where g.tgrelid = m.oid and g.tgname like 'crossfade\\_guard%')) order by t.depth, m.relname)
+    from tree t join pg_class m on m.oid = t.oid where t.root = c.oid))::text
+from mapped join pg_class c on c.oid = mapped.oid`;
+
+/** The shapes of tables as they are now; a table that is not there is absent. One statement: one consistent picture. */
+export async function readShapes(
+  client: pg.ClientBase,
+  schema: string,
+  names: readonly string[],
+): Promise<Map<string, Shape>> {
+  const rows = await run(client, SHAPES_SQL, [schema, names]);
+  return new Map(rows.map(([name, json]) => [name ?? "", JSON.parse(json ?? "") as Shape]));
+}
+
+/**
+ * Changes whenever anything in the shapes of these relations may have changed, and now and then without (a GRANT, an
+ * index): whoever sees another token looks at the shapes. ANALYZE and VACUUM change catalogs in place, so it stays.
+ */
+export async function readToken(client: pg.ClientBase, oids: readonly string[]): Promise<string> {
+  const [row] = await runPrepared(client, TOKEN_SQL, [oids]);
+  return row?.[0] ?? "";
+}
+
+const TOKEN_SQL = `
+select md5(concat_ws('|',
+  (select string_agg(c.oid || ':' || c.xmin, ',' order by c.oid) from pg_class c where c.oid = any($1::oid[])),
+  (select string_agg(a.xmin::text, ',' order by a.attrelid, a.attnum) from pg_attribute a where a.attrelid = any($1::oid[]) and a.attnum > 0),
+  (select string_agg(g.oid || ':' || g.xmin, ',' order by g.oid) from pg_trigger g where g.tgrelid = any($1::oid[])),
+  (select string_agg(x.indexrelid || ':' || x.xmin, ',' order by x.indexrelid) from pg_index x where x.indrelid = any($1::oid[])),
+  (select string_agg(i.inhrelid || ':' || i.inhparent, ',' order by i.inhrelid, i.inhparent) from pg_inherits i where i.inhparent = any($1::oid[]))))`;
+
+/**
+ * What changed so that mirrored rows may be wrong from here on, in words; empty when nothing did. TRUNCATE is in the
+ * log; VACUUM FULL, CLUSTER, indexes, defaults and grants change no row.
+ */
+export function shapeChanges(before: Shape, now: Shape | undefined, role: ShapeRole): string[] {
+  if (now === undefined) return ["it is not there any more"];
+  if (now.oid !== before.oid) return ["it was dropped and made anew"];
+  return [
+    ...columnChanges(before, now),
+    ...(before.key.join() === now.key.join()
+      ? []
+      : [`its key was (${before.key.join(", ")}) and is (${now.key.join(", ")})`]),
+    ...memberChanges(before, now),
+    ...(role === "source" ? logChanges(before, now) : guardChanges(before, now)),
+  ];
+}
+
+function columnChanges(before: Shape, now: Shape): string[] {
+  const known = new Map(before.columns.map((column) => [column.num, column]));
+  const left = new Set(now.columns.map((column) => column.num));
+  const rewritten = fileOf(before) !== fileOf(now);
+  const changes = before.columns
+    .filter((column) => !left.has(column.num))
+    .map((column) => `column ${column.name} was dropped`);
+  for (const column of now.columns) {
+    const was = known.get(column.num);
+    if (was === undefined) changes.push(`column ${column.name} was added`);
+    else if (was.name !== column.name) changes.push(`column ${was.name} is now ${column.name}`);
+    else if (was.kind !== column.kind)
+      changes.push(`column ${column.name} was ${was.type} and is ${column.type}`);
+    // `alter column … type … using` may change values and keep the type; no row event tells of it.
+    else if (rewritten && was.xmin !== column.xmin)
+      changes.push(`column ${column.name} was rewritten`);
+  }
+  return changes;
+}
+
+function fileOf(shape: Shape): string {
+  return shape.members.map((member) => `${member.oid}:${member.file}`).join();
+}
+
+function memberChanges(before: Shape, now: Shape): string[] {
+  const names = (shape: Shape) => new Map(shape.members.map(({ oid, name }) => [oid, name]));
+  const [was, is] = [names(before), names(now)];
+  return [
+    ...[...is].filter(([oid]) => !was.has(oid)).map(([, name]) => `partition ${name} was added`),
+    ...[...was].filter(([oid]) => !is.has(oid)).map(([, name]) => `partition ${name} was removed`),
+  ];
+}
+
+/** A log trigger that was there and is not, or not always enabled: writes may have gone unseen. */
+function logChanges(before: Shape, now: Shape): string[] {
+  const members = new Map(now.members.map((member) => [member.oid, member]));
+  return before.members.flatMap(({ oid, name, log }) =>
+    Object.entries(log)
+      .filter(([, was]) => was.enabled === "A")
+      .flatMap(([trigger, was]) => {
+        const member = members.get(oid);
+        if (member === undefined) return [];
+        const is = member.log[trigger];
+        if (is === undefined || is.oid !== was.oid)
+          return [`trigger ${trigger} on ${name} was dropped`];
+        return is.enabled === "A" ? [] : [`trigger ${trigger} on ${name} was disabled`];
+      }),
+  );
+}
+
+/** The follower's guard is armed as long as it follows. */
+function guardChanges(before: Shape, now: Shape): string[] {
+  const members = new Map(now.members.map((member) => [member.oid, member]));
+  return before.members
+    .filter(({ oid, armed }) => armed && members.get(oid)?.armed === false)
+    .map(({ name }) => `the guard on ${name} was dropped or disabled`);
+}

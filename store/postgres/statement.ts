@@ -1,0 +1,54 @@
+import { createHash } from "node:crypto";
+import type pg from "pg";
+
+export type TextRow = readonly (string | null)[];
+
+const names = new Map<string, string>();
+
+/**
+ * Runs a statement that comes back often, prepared under a name made of its text. Rows are arrays of texts.
+ * Parameters that are arrays are arrays of texts or nulls.
+ */
+export async function runPrepared(
+  client: pg.ClientBase,
+  text: string,
+  values: readonly unknown[],
+): Promise<TextRow[]> {
+  let name = names.get(text);
+  if (name === undefined) {
+    name = `cf_${createHash("sha1").update(text).digest("hex")}`;
+    names.set(text, name);
+  }
+  const { rows } = await client.query({
+    name,
+    text,
+    values: values as unknown[],
+    rowMode: "array",
+  });
+  return rows as TextRow[];
+}
+
+/** Runs a statement once. */
+export async function run(
+  client: pg.ClientBase,
+  text: string,
+  values: readonly unknown[] = [],
+): Promise<TextRow[]> {
+  const { rows } = await client.query({ text, values: values as unknown[], rowMode: "array" });
+  return rows as TextRow[];
+}
+
+/**
+ * Several statements without parameters in one round trip. In READ COMMITTED each of them has a snapshot of its own.
+ * Returns the rows of each.
+ */
+export async function runBatch(
+  client: pg.ClientBase,
+  statements: readonly string[],
+): Promise<TextRow[][]> {
+  const results = (await client.query({
+    text: statements.join(";\n"),
+    rowMode: "array",
+  })) as unknown as { rows: TextRow[] } | { rows: TextRow[] }[];
+  return (Array.isArray(results) ? results : [results]).map((result) => result.rows);
+}

@@ -1,0 +1,115 @@
+import { stripeOfChunk } from "./chunks.ts";
+import type { Driver, Reader } from "./mapping.ts";
+import { type Refusal, recordRefusals } from "./quarantine.ts";
+import { stageChunk } from "./stage.ts";
+import { run } from "./statement.ts";
+import { isRefusal, syncKeys } from "./sync-keys.ts";
+import { type SyncContext, type SyncTransaction, syncTransaction } from "./sync.ts";
+import { type KeyRange, rejectedSelect, upsertSql } from "./sync-sql.ts";
+
+/** Keys a careful sync takes at a time. */
+const CAREFUL_KEYS = 500;
+
+export interface ChunkScope extends KeyRange {
+  readonly n: number;
+  /** Version of the chunk plan this chunk belongs to. */
+  readonly version: number;
+}
+
+export interface ChunkResult {
+  /** Source rows the chunk held. */
+  readonly rows: number;
+  readonly refused: number;
+}
+
+/**
+ * Syncs one chunk: everything `driver` makes from the rows of the range, in one transaction that holds the chunk's
+ * stripe. A refused row is isolated and quarantined, and the chunk goes on without it.
+ */
+export async function syncChunk(
+  context: SyncContext,
+  driver: Driver,
+  chunk: ChunkScope,
+): Promise<ChunkResult> {
+  const scope = { driver, stripes: [stripeOfChunk(chunk.n)], planVersion: chunk.version };
+  try {
+    return await syncTransaction(context, [scope], async () => mergeChunk(context, driver, chunk));
+  } catch (error) {
+    if (!isRefusal(error)) throw error;
+    return syncTransaction(context, [scope], (transaction) =>
+      syncChunkCarefully(context, transaction, driver, chunk),
+    );
+  }
+}
+
+async function mergeChunk(
+  context: SyncContext,
+  driver: Driver,
+  chunk: ChunkScope,
+): Promise<ChunkResult> {
+  let rows = 0;
+  let refused = 0;
+  for (const reader of driver.readers) {
+    const staged = await stageChunk(context, driver, reader, chunk);
+    const refusals: Refusal[] = [];
+    for (const mapping of reader.mappings) {
+      refusals.push(...(await rejectedInChunk(context, driver, mapping, staged.raw)));
+      await run(context.target, upsertSql(mapping, await staged.mapped(mapping)));
+    }
+    await recordRefusals(context.target, context.compiled.direction, refusals);
+    refused += refusals.length;
+    rows = Math.max(rows, await countRows(context, reader, staged.raw));
+  }
+  return { rows, refused };
+}
+
+async function countRows(context: SyncContext, _reader: Reader, raw: string): Promise<number> {
+  const where = context.compiled.direction === "forward" ? context.target : context.source;
+  const [row] = await run(where, `select count(*)::text from ${raw} cf_s`);
+  return Number(row?.[0] ?? 0);
+}
+
+async function rejectedInChunk(
+  context: SyncContext,
+  driver: Driver,
+  mapping: Reader["mappings"][number],
+  raw: string,
+): Promise<Refusal[]> {
+  const sql = rejectedSelect(driver, mapping, raw);
+  if (sql === undefined) return [];
+  const where = context.compiled.direction === "forward" ? context.target : context.source;
+  return (await run(where, sql)).map((row) => ({
+    mapping: mapping.path,
+    sourceTable: driver.name,
+    key: row.slice(0, -1) as string[],
+    reason: row.at(-1) ?? "",
+    sqlstate: undefined,
+    state: "quarantined" as const,
+  }));
+}
+
+async function syncChunkCarefully(
+  context: SyncContext,
+  transaction: SyncTransaction,
+  driver: Driver,
+  chunk: ChunkScope,
+): Promise<ChunkResult> {
+  const keys = new Map<string, string[]>();
+  for (const reader of driver.readers) {
+    const staged = await stageChunk(context, driver, reader, chunk);
+    for (const key of await staged.keys()) keys.set(JSON.stringify(key), key);
+  }
+  const all = [...keys.values()];
+  let refused = 0;
+  for (let at = 0; at < all.length; at += CAREFUL_KEYS) {
+    const refusals = await syncKeys(
+      context,
+      transaction,
+      driver,
+      all.slice(at, at + CAREFUL_KEYS),
+      { careful: true, defer: false },
+    );
+    refused += refusals.length;
+  }
+  return { rows: all.length, refused };
+}

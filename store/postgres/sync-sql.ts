@@ -1,0 +1,253 @@
+import { castExpression } from "./compile-checks.ts";
+import {
+  aliasOf,
+  type Driver,
+  type MappedColumn,
+  type Mapping,
+  type OwnColumn,
+  type Reader,
+} from "./mapping.ts";
+import { ident, literal, relation } from "./quote.ts";
+
+/**
+ * The statements of a sync, built from the compiled mappings. Names starting with `cf_` are ours; expressions of the
+ * plan see only the alias of their own row, so nothing here can shadow a user's table.
+ */
+
+export interface TypedColumn {
+  readonly name: string;
+  readonly type: string;
+}
+
+/** Rows that arrive as one text array per column, typed: `$first`, `$first+1`, … */
+export function unnestRelation(columns: readonly TypedColumn[], first: number): string {
+  const items = columns.map((column, i) => `cf_u.a${i}::${column.type} as ${ident(column.name)}`);
+  const params = columns.map((_, i) => `$${first + i}::text[]`);
+  const names = columns.map((_, i) => `a${i}`);
+  return `(select ${items.join(", ")} from unnest(${params.join(", ")}) as cf_u(${names.join(", ")}))`;
+}
+
+/** Columns to text arrays, in the order that `unnestRelation` expects. */
+export function toColumnArrays(
+  rows: readonly (readonly (string | null)[])[],
+  width: number,
+): (string | null)[][] {
+  return Array.from({ length: width }, (_, column) => rows.map((row) => row[column] ?? null));
+}
+
+export function keyTypes(driver: Driver): TypedColumn[] {
+  return driver.key.map((column) => ({ name: column.name, type: column.baseType }));
+}
+
+/** The source rows of a reader whose key is among the text arrays `$first…`. Runs on the source. */
+export function sourceByKeys(
+  driver: Driver,
+  reader: Reader,
+  sourceSchema: string,
+  first: number,
+): string {
+  const base =
+    reader.query === undefined ? relation(sourceSchema, driver.name) : `(${reader.query}\n)`;
+  const list = reader.columns.map((column) => `cf_q.${ident(column.name)}`).join(", ");
+  const [single] = driver.key;
+  const condition =
+    driver.key.length === 1 && single !== undefined
+      ? // `= any` reaches the index through a grouped query too, where a join would not.
+        `cf_q.${ident(single.name)} = any($${first}::text[]::${single.baseType}[])`
+      : `(${driver.key.map((column) => `cf_q.${ident(column.name)}`).join(", ")}) in (select ${driver.key
+          .map((_, i) => `cf_k.c${i}`)
+          .join(", ")} from ${unnestRelation(
+          driver.key.map((column, i) => ({ name: `c${i}`, type: column.baseType })),
+          first,
+        )} as cf_k)`;
+  return `(select ${list} from ${base} as cf_q where ${condition})`;
+}
+
+/** Bounds of a chunk: `lo` inclusive, `hi` exclusive, null open; texts of the key columns. */
+export interface KeyRange {
+  readonly lo: readonly string[] | null;
+  readonly hi: readonly string[] | null;
+}
+
+/** The source rows of a reader within a range. Constants are spliced as literals: COPY takes no parameters. */
+export function sourceByRange(
+  driver: Driver,
+  reader: Reader,
+  sourceSchema: string,
+  range: KeyRange,
+): string {
+  const base =
+    reader.query === undefined ? relation(sourceSchema, driver.name) : `(${reader.query}\n)`;
+  const list = reader.columns.map((column) => `cf_q.${ident(column.name)}`).join(", ");
+  const tuple = `(${driver.key.map((column) => `cf_q.${ident(column.name)}`).join(", ")})`;
+  const bound = (values: readonly string[]) =>
+    `(${values.map((value, i) => `${literal(value)}::${driver.key[i]?.baseType ?? "text"}`).join(", ")})`;
+  const conditions = [
+    ...(range.lo === null ? [] : [`${tuple} >= ${bound(range.lo)}`]),
+    ...(range.hi === null ? [] : [`${tuple} < ${bound(range.hi)}`]),
+  ];
+  return `(select ${list} from ${base} as cf_q${conditions.length > 0 ? ` where ${conditions.join(" and ")}` : ""})`;
+}
+
+export interface MappedOptions {
+  /** Adds the source key as cf_k0, cf_k1, … */
+  readonly withKeys?: boolean;
+  /** Casts to the stored type with its modifier, as an insert would, for comparing. */
+  readonly stored?: boolean;
+}
+
+/** What a mapping makes of the rows in `raw` (a parenthesised relation): the target's columns. */
+export function mappedSelect(
+  driver: Driver,
+  mapping: Mapping,
+  raw: string,
+  options: MappedOptions = {},
+): string {
+  const alias = aliasOf(driver);
+  const items = mapping.columns.map((column) => {
+    const cast = castExpression(column);
+    return `${options.stored === true ? `(${cast})::${storedType(column)}` : cast} as ${ident(column.name)}`;
+  });
+  if (options.withKeys === true)
+    items.push(...driver.key.map((key, i) => `${alias}.${ident(key.name)} as cf_k${i}`));
+  const conditions = [
+    ...(mapping.where === undefined ? [] : [`(${mapping.where}\n)`]),
+    ...mapping.rejects.map(({ condition }) => `not coalesce((${condition}\n), false)`),
+  ];
+  return `select ${items.join(", ")} from ${raw} as ${alias}${conditions.length > 0 ? ` where ${conditions.join(" and ")}` : ""}`;
+}
+
+/**
+ * The type a value is stored as, modifier included. An explicit cast to varchar(n) or bit(n) truncates where an insert
+ * refuses, so those go without: such a row is never stored, and a comparison must not call it equal.
+ */
+export function storedType(column: MappedColumn): string {
+  return /^(character varying|bit)/.test(column.targetType)
+    ? column.targetBaseType
+    : column.targetType;
+}
+
+/** Keys and reasons of the rows a mapping rejects. */
+export function rejectedSelect(driver: Driver, mapping: Mapping, raw: string): string | undefined {
+  if (mapping.rejects.length === 0) return undefined;
+  const alias = aliasOf(driver);
+  const reason = mapping.rejects
+    .map(({ reason: why, condition }) => `when (${condition}\n) then ${literal(why)}`)
+    .join(" ");
+  const where = mapping.where === undefined ? "" : ` where (${mapping.where}\n)`;
+  const keys = driver.key.map((key, i) => `${alias}.${ident(key.name)} as cf_k${i}`).join(", ");
+  return `select * from (select ${keys}, case ${reason} end as cf_reason from ${raw} as ${alias}${where}) cf_r where cf_reason is not null`;
+}
+
+/** The values of the own columns for the keys in `keys` (a parenthesised relation of the key columns). */
+export function ownedSelect(
+  driver: Driver,
+  own: readonly OwnColumn[],
+  keys: string,
+  withKeys = false,
+): string {
+  const alias = aliasOf(driver);
+  const items = own.map(
+    (column) => `(${column.expression})::${column.targetBaseType} as ${ident(column.column)}`,
+  );
+  if (withKeys)
+    items.push(...driver.key.map((key, i) => `${alias}.${ident(key.name)} as cf_k${i}`));
+  return `select distinct ${items.join(", ")} from ${keys} as ${alias}`;
+}
+
+const list = (names: readonly string[], prefix = "") =>
+  names.map((name) => `${prefix}${ident(name)}`).join(", ");
+/** Compares binary images: exact for every type, also those without equality. The casts keep it from being taken column by column. */
+const imageDiffers = (names: readonly string[], a: string, b: string) =>
+  `row(${list(names, a)})::record operator(pg_catalog.*<>) row(${list(names, b)})::record`;
+const equal = (names: readonly string[], a: string, b: string) =>
+  names.map((name) => `${a}.${ident(name)} = ${b}.${ident(name)}`).join(" and ");
+
+export interface ApplyOptions {
+  /** Delete all rows of the keys before writing: for keys whose unique values changed places. */
+  readonly deleteFirst?: boolean;
+}
+
+/**
+ * Makes the target equal `mapped` for the keys behind `owned`: rows of theirs that are not made any more go, the rest
+ * is upserted on the mapping's key. One statement; the delete runs first, because the insert asks for its count.
+ * Rows that are already as they should be are left alone (record image comparison: exact, and works for every type).
+ */
+export function applySql(
+  mapping: Mapping,
+  mapped: string,
+  owned: string,
+  options: ApplyOptions = {},
+): string {
+  const table = relation(mapping.target.schema, mapping.target.name);
+  if (mapping.own.kind === "none") return shareSql(mapping, mapped);
+  const own = mapping.own.columns.map((column) => column.column);
+  const kept =
+    options.deleteFirst === true
+      ? ""
+      : ` and not exists (select 1 from cf_mapped where ${equal(mapping.key, "cf_mapped", "cf_t")})`;
+  return `with cf_mapped as materialized (${mapped}),
+cf_gone as (delete from ${table} as cf_t using (${owned}) as cf_o where ${equal(own, "cf_t", "cf_o")}${kept} returning 1),
+cf_put as (${insertSql(mapping, "select * from cf_mapped where (select count(*) from cf_gone) >= 0")} returning 1)
+select (select count(*) from cf_gone), (select count(*) from cf_put)`;
+}
+
+/** Upserts `mapped` without looking for rows to delete: for chunks. */
+export function upsertSql(mapping: Mapping, mapped: string): string {
+  if (mapping.own.kind === "none") return shareSql(mapping, mapped);
+  return `with cf_put as (${insertSql(mapping, mapped)} returning 1) select 0, (select count(*) from cf_put)`;
+}
+
+/** Shared rows: distinct, in key order (so that concurrent sessions lock in one order), never changed, never removed. */
+function shareSql(mapping: Mapping, mapped: string): string {
+  const key = list(mapping.key);
+  return `with cf_put as (insert into ${relation(mapping.target.schema, mapping.target.name)} (${columnList(mapping)})
+overriding system value select distinct on (${key}) ${columnList(mapping)} from (${mapped}) cf_m order by ${key}
+on conflict (${key}) do nothing returning 1) select 0, (select count(*) from cf_put)`;
+}
+
+function insertSql(mapping: Mapping, rows: string): string {
+  const updated = mapping.columns.filter((column) => column.updatable).map((column) => column.name);
+  const action =
+    updated.length === 0
+      ? "do nothing"
+      : `do update set ${updated.map((name) => `${ident(name)} = excluded.${ident(name)}`).join(", ")}
+where ${imageDiffers(updated, "cf_t.", "excluded.")}`;
+  return `insert into ${relation(mapping.target.schema, mapping.target.name)} as cf_t (${columnList(mapping)})
+overriding system value select ${columnList(mapping)} from (${rows}) cf_m on conflict (${list(mapping.key)}) ${action}`;
+}
+
+function columnList(mapping: Mapping): string {
+  return list(mapping.columns.map((column) => column.name));
+}
+
+/**
+ * Rows in which the target differs from `mapped`, as (kind, source key as text…). `mapped` and `owned` carry the
+ * source key. `extra` rows are those owned by a key in scope that the mapping does not make.
+ */
+export function compareSql(
+  driver: Driver,
+  mapping: Mapping,
+  mapped: string,
+  owned: string,
+  limit: number,
+): string {
+  const table = relation(mapping.target.schema, mapping.target.name);
+  const names = mapping.columns.map((column) => column.name);
+  const keys = (alias: string) =>
+    driver.key.map((_, i) => `format('%s', ${alias}.cf_k${i})`).join(", ");
+  const firstKey = ident(mapping.key[0] ?? "");
+  const extra =
+    mapping.own.kind === "none"
+      ? ""
+      : ` union all select 'extra', ${keys("cf_o")} from (${owned}) as cf_o join ${table} as cf_t on ${equal(
+          mapping.own.columns.map((column) => column.column),
+          "cf_t",
+          "cf_o",
+        )} where not exists (select 1 from cf_mapped where ${equal(mapping.key, "cf_mapped", "cf_t")})`;
+  return `with cf_mapped as materialized (${mapped}), cf_diff as (
+select case when cf_t.${firstKey} is null then 'missing' else 'different' end as kind, ${driver.key.map((_, i) => `format('%s', cf_m.cf_k${i}) as k${i}`).join(", ")}
+from cf_mapped as cf_m left join ${table} as cf_t on ${equal(mapping.key, "cf_m", "cf_t")}
+where cf_t.${firstKey} is null or ${imageDiffers(names, "cf_m.", "cf_t.")}${extra})
+select (select count(*) from cf_mapped) as compared, cf_d.* from (select 1) cf_one left join (select * from cf_diff limit ${Math.round(limit)}) cf_d on true`;
+}

@@ -1,0 +1,125 @@
+import type pg from "pg";
+import { CrossfadeError } from "../../config/errors.ts";
+import { literal } from "./quote.ts";
+import { chunkLock, directionLock, STRIPES } from "./locks.ts";
+import type { CompiledDirection, Driver } from "./mapping.ts";
+import type { ShapeWatch } from "./shape-watch.ts";
+import { runBatch, type TextRow } from "./statement.ts";
+
+/** What one sync session works with. `mapper` is where expressions run: the new side. */
+export interface SyncContext {
+  readonly compiled: CompiledDirection;
+  readonly epoch: number;
+  readonly source: pg.Client;
+  readonly target: pg.Client;
+  /** Notices DDL on the tables of both sides. */
+  readonly shapes: ShapeWatch;
+}
+
+/** Stripes a scope covers, per source table. */
+export interface Scope {
+  readonly driver: Driver;
+  readonly stripes: readonly number[];
+  /** Version of the chunk plan the stripes were computed with. */
+  readonly planVersion: number;
+}
+
+/** The chunk plan of a table changed between computing stripes and locking them: compute again. */
+export class ChunkPlanMoved extends Error {
+  readonly versions: ReadonlyMap<number, number>;
+
+  constructor(versions: ReadonlyMap<number, number>) {
+    super("the chunk plan changed; stripes are computed again");
+    this.versions = versions;
+  }
+}
+
+export interface SyncTransaction {
+  /** The direction has quarantined or deferred keys. */
+  readonly hasQuarantine: boolean;
+}
+
+/**
+ * Runs `work` as a sync: on the target, in one transaction, in this order (DESIGN §2.1, §2.2, §2.7): marker, direction
+ * lock shared → chunk stripes exclusively, in order → in a later statement direction, epoch and chunk plan → only then
+ * `work` reads the source. The session is READ COMMITTED, so each statement sees what was committed before it began.
+ *
+ * Throws STALE if direction or epoch moved on, ChunkPlanMoved if the stripes are outdated, SHAPE_CHANGED after DDL on a
+ * mapped table; then nothing was changed.
+ */
+export async function syncTransaction<T>(
+  context: SyncContext,
+  scopes: readonly Scope[],
+  work: (transaction: SyncTransaction) => Promise<T>,
+): Promise<T> {
+  const { result } = await syncAndSave(context, scopes, work, "select 1");
+  return result;
+}
+
+/**
+ * `syncTransaction` whose last statement, `save`, travels with the commit in one round trip: the mirror's position.
+ * Returns the rows of `save` beside the result.
+ */
+export async function syncAndSave<T>(
+  context: SyncContext,
+  scopes: readonly Scope[],
+  work: (transaction: SyncTransaction) => Promise<T>,
+  save: string,
+): Promise<{ result: T; saved: TextRow[] }> {
+  const { target } = context;
+  try {
+    const transaction = await begin(context, scopes);
+    const result = await work(transaction);
+    await context.shapes.check();
+    const [saved] = await runBatch(target, [save, "commit"]);
+    return { result, saved: saved ?? [] };
+  } catch (error) {
+    // A broken connection has rolled back by itself; the first error is the one that matters.
+    await target.query("rollback").catch(() => {});
+    throw error;
+  }
+}
+
+async function begin(context: SyncContext, scopes: readonly Scope[]): Promise<SyncTransaction> {
+  const { compiled, epoch, target } = context;
+  const direction = compiled.direction;
+  const lock = directionLock(compiled.target);
+  const results = await runBatch(target, [
+    "begin isolation level read committed",
+    `set local crossfade.mirror = ${literal(`${direction}:${epoch}`)}`,
+    `select pg_advisory_xact_lock_shared(${lock.classId}, ${lock.objectId})`,
+    ...lockStatements(context, scopes),
+    // One statement after all locks: what it sees was committed by whoever held them before.
+    `select s.direction, s.epoch::text, exists (select from crossfade.quarantine where direction = ${literal(direction)})::text,
+       (select coalesce(json_agg(json_build_array(tbl, version)), '[]') from crossfade.chunk_plan where direction = ${literal(direction)})
+     from crossfade.state s where s.side = ${literal(compiled.target)}`,
+  ]);
+  const [state] = results.at(-1) ?? [];
+  if (state === undefined || state[0] !== direction || Number(state[1]) !== epoch) {
+    throw new CrossfadeError(
+      "STALE",
+      `the ${compiled.target} side is at ${state?.join(":") ?? "no state"}, this sync is ${direction}:${epoch}`,
+    );
+  }
+  const versions = new Map(JSON.parse(state[3] ?? "[]") as [number, number][]);
+  if (scopes.some((scope) => (versions.get(scope.driver.number) ?? 0) !== scope.planVersion))
+    throw new ChunkPlanMoved(versions);
+  return { hasQuarantine: state[2] === "true" };
+}
+
+/** One statement that takes all chunk locks in ascending order: every session locks in the same order. */
+function lockStatements(context: SyncContext, scopes: readonly Scope[]): string[] {
+  const locks = scopes.flatMap((scope) =>
+    scope.stripes.map(
+      (stripe) => chunkLock(context.compiled.direction, scope.driver.number, stripe).objectId,
+    ),
+  );
+  if (locks.length === 0) return [];
+  const classId = chunkLock(context.compiled.direction, 0, 0).classId;
+  const ordered = [...new Set(locks)].toSorted((a, b) => a - b);
+  return [
+    `select count(*) from (select pg_advisory_xact_lock(${classId}, o) from (select unnest(array[${ordered.join(",")}]) as o order by 1) s) l`,
+  ];
+}
+
+export const ALL_STRIPES: readonly number[] = Array.from({ length: STRIPES }, (_, i) => i);

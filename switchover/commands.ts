@@ -1,0 +1,242 @@
+import { CrossfadeError } from "../config/errors.ts";
+import { otherSide } from "../config/words.ts";
+import { resetChunks } from "../store/control/chunk-ledger.ts";
+import type { Command } from "../store/control/commands.ts";
+import { addApproval, addEvent } from "../store/control/history.ts";
+import { changeMigration, readMigration } from "../store/control/migration.ts";
+import type { Migration, MigrationChange } from "../store/control/migration.ts";
+import type { ControlStore } from "../store/control/open.ts";
+import { readVerifyExamples } from "../store/control/verify-runs.ts";
+import { recordedFlip, runEffect } from "./effects.ts";
+import type { Execution } from "./effects.ts";
+import { gateLimits } from "./facts.ts";
+import { DRILL_GATES, activeDirection, evaluateGates } from "./gates.ts";
+import { isRequestKind, parseArgs } from "./requests.ts";
+import type { RequestArgs } from "./requests.ts";
+import { advance, passGates, rollback } from "./walk.ts";
+
+/** Executes one command and returns its result. Throws CrossfadeError. */
+export async function executeRequest(
+  execution: Execution,
+  command: Pick<Command, "kind" | "args">,
+): Promise<unknown> {
+  const { kind, args } = command;
+  if (!isRequestKind(kind)) throw new CrossfadeError("USAGE", `there is no command "${kind}"`);
+  switch (kind) {
+    case "advance": {
+      const { to, ...options } = parseArgs(kind, args);
+      return advance(execution, { to, ...options });
+    }
+    case "rollback": {
+      const { to, ...options } = parseArgs(kind, args);
+      return rollback(execution, { to, noWayBack: false, ...options });
+    }
+    case "drill":
+      return drill(execution, parseArgs(kind, args));
+    case "verify":
+      return verify(execution, parseArgs(kind, args));
+    case "quarantine-retry":
+      return retryQuarantine(execution, parseArgs(kind, args));
+    case "quarantine-accept":
+      return acceptQuarantine(execution, parseArgs(kind, args));
+    case "approve":
+      return approve(execution, parseArgs(kind, args));
+    case "pause":
+      return pause(execution, parseArgs(kind, args).what, true);
+    case "resume":
+      return resume(execution, parseArgs(kind, args).what);
+    case "tune":
+      return tune(execution, parseArgs(kind, args));
+    case "clean":
+      parseArgs(kind, args);
+      return clean(execution);
+  }
+}
+
+async function drill(execution: Execution, args: RequestArgs<"drill">): Promise<unknown> {
+  const migration = await readMigration(execution.store);
+  if (migration.phase === "off" || migration.phase === "done") {
+    throw new CrossfadeError(
+      "REFUSED",
+      `in phase ${migration.phase} there is nothing to rehearse`,
+      {
+        hint: "A drill needs both sides installed and a mirror that keeps up: from dual-write to write-new.",
+      },
+    );
+  }
+  if (migration.authority === "new" && execution.plan.reverse === undefined) {
+    throw new CrossfadeError(
+      "REFUSED",
+      "without a reverse mapping there is no flip back to rehearse",
+    );
+  }
+  await passGates(execution, "drill", { wait: args.wait, noWayBack: false }, (facts) =>
+    evaluateGates(DRILL_GATES, migration.phase, facts, gateLimits(execution.plan)),
+  );
+  return {
+    receipt: await recordedFlip(execution, { kind: "drill", to: otherSide(migration.authority) }),
+  };
+}
+
+async function verify(execution: Execution, args: RequestArgs<"verify">): Promise<unknown> {
+  const { engine, store, by, signal } = execution;
+  const migration = await readMigration(store);
+  if (migration.phase === "off" || migration.phase === "done") {
+    throw new CrossfadeError(
+      "REFUSED",
+      `in phase ${migration.phase} nothing is mirrored, so there is nothing to compare`,
+    );
+  }
+  const direction = activeDirection(migration);
+  const run = await engine.verify({
+    direction,
+    tables: args.tables,
+    repair: args.repair,
+    by,
+    signal,
+  });
+  await addEvent(store, {
+    kind: "verify",
+    by,
+    detail: { run: run.id, state: run.state, rows: run.rows },
+  });
+  return { run, examples: await readVerifyExamples(store, run.id) };
+}
+
+async function retryQuarantine(
+  { engine, store, by }: Execution,
+  { ids }: RequestArgs<"quarantine-retry">,
+): Promise<unknown> {
+  const direction = activeDirection(await readMigration(store));
+  const tried = await engine.retryQuarantine(direction, ids);
+  const left = await engine.countQuarantine(direction);
+  await addEvent(store, { kind: "quarantine-retry", by, detail: { tried, left: left.open } });
+  return { tried, left: left.open };
+}
+
+async function acceptQuarantine(
+  { engine, store, by }: Execution,
+  args: RequestArgs<"quarantine-accept">,
+): Promise<unknown> {
+  const direction = activeDirection(await readMigration(store));
+  const person = args.as ?? by;
+  if (
+    !(await engine.acceptQuarantine(direction, { id: args.id, by: person, reason: args.reason }))
+  ) {
+    throw new CrossfadeError("FAILED", `quarantine has no open key ${args.id}`, {
+      hint: "`crossfade quarantine list` shows them.",
+    });
+  }
+  await addEvent(store, {
+    kind: "quarantine-accept",
+    by: person,
+    detail: { id: args.id, reason: args.reason },
+  });
+  return { accepted: args.id };
+}
+
+async function approve(
+  { store }: Execution,
+  { phase, as, reason }: RequestArgs<"approve">,
+): Promise<unknown> {
+  const added = await addApproval(store, {
+    phase,
+    name: as,
+    ...(reason === undefined ? {} : { reason }),
+  });
+  if (added)
+    await addEvent(store, {
+      kind: "approve",
+      by: as,
+      detail: { phase, ...(reason === undefined ? {} : { reason }) },
+    });
+  return { phase, name: as, added };
+}
+
+async function pause(
+  execution: Execution,
+  what: RequestArgs<"pause">["what"],
+  paused: boolean,
+): Promise<unknown> {
+  const { store, by } = execution;
+  const change = { backfill: paused, mirror: paused };
+  const after = await changeInAnyPhase(store, () => ({
+    paused: what === "all" ? change : { [what]: paused },
+  }));
+  await addEvent(store, { kind: paused ? "pause" : "resume", by, detail: { what } });
+  return { paused: after.paused };
+}
+
+/** Also gives failed chunks another chance: whoever resumes has removed the reason. */
+async function resume(execution: Execution, what: RequestArgs<"resume">["what"]): Promise<unknown> {
+  const taken = await takeChangedShapes(execution);
+  const result = await pause(execution, what, false);
+  const retried =
+    what === "mirror" ? 0 : await resetChunks(execution.store, "forward", { onlyFailed: true });
+  return { ...(result as object), chunks_retried: retried, tables_taken: taken };
+}
+
+/**
+ * DDL on mapped tables was seen and everything stopped: the tables are taken as they are now. The gap comes first, so that
+ * whatever happens here, nothing counts before every table is copied and compared again.
+ */
+async function takeChangedShapes(execution: Execution): Promise<readonly string[]> {
+  const { store, engine, lead, by } = execution;
+  const migration = await readMigration(store);
+  if (migration.phase === "off" || migration.phase === "done") return [];
+  const changed = await engine.changedShapes(activeDirection(migration));
+  if (changed.length === 0) return [];
+  await engine.check();
+  await changeInAnyPhase(store, () => ({ gap: `tables were changed: ${changed.join("; ")}` }));
+  await engine.acceptShapes(lead);
+  await addEvent(store, { kind: "shapes-taken", by, detail: { changed } });
+  return changed;
+}
+
+async function tune(
+  { store, by }: Execution,
+  { key, value }: RequestArgs<"tune">,
+): Promise<unknown> {
+  const after = await changeInAnyPhase(store, ({ throttle }) => {
+    const { [key]: _, ...others } = throttle;
+    return { throttle: value === null ? others : { ...others, [key]: value } };
+  });
+  await addEvent(store, { kind: "tune", by, detail: { key, value } });
+  return { throttle: after.throttle };
+}
+
+/**
+ * Removes everything on both sides. The control store goes last, by whoever asked: its result is in there. From a phase
+ * with old as the authority it goes back to off first, so that every sidecar has left new before new is let go.
+ */
+async function clean(execution: Execution): Promise<unknown> {
+  const { phase, authority } = await readMigration(execution.store);
+  if (phase !== "off" && phase !== "done") {
+    if (authority === "new") {
+      throw new CrossfadeError(
+        "REFUSED",
+        `clean would leave old behind: new is the authority in ${phase}`,
+        {
+          hint: "Go back (`crossfade rollback --to off`) or finish (`crossfade advance --to done`) first.",
+        },
+      );
+    }
+    await rollback(execution, { to: "off", wait: true, dryRun: false, noWayBack: false });
+  }
+  await runEffect(execution, { do: "uninstall" });
+  await addEvent(execution.store, { kind: "clean", by: execution.by });
+  return { cleaned: true };
+}
+
+/** A change that holds in every phase: repeated until it meets the row unchanged. */
+async function changeInAnyPhase(
+  store: ControlStore,
+  change: (now: Migration) => MigrationChange,
+): Promise<Migration> {
+  for (;;) {
+    const now = await readMigration(store);
+    const { phase, epoch, version } = now;
+    const after = await changeMigration(store, { phase, epoch, version }, change(now));
+    if (after !== undefined) return after;
+  }
+}

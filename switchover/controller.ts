@@ -1,0 +1,261 @@
+import { CrossfadeError, messageOf } from "../config/errors.ts";
+import { RunningState } from "../config/lifecycle.ts";
+import type { Log } from "../config/lifecycle.ts";
+import type { Plan } from "../config/plan-types.ts";
+import {
+  claimCommand,
+  failOrphanedCommands,
+  finishCommand,
+  isQueued,
+} from "../store/control/commands.ts";
+import type { Command, CommandError } from "../store/control/commands.ts";
+import { addEvent } from "../store/control/history.ts";
+import type { Listener } from "../store/control/listen.ts";
+import { readMigration } from "../store/control/migration.ts";
+import type { ControlStore } from "../store/control/open.ts";
+import { forgetSidecars } from "../store/control/sidecars.ts";
+import { beatWorker, forgetWorkers, removeWorker } from "../store/control/workers.ts";
+import { executeRequest } from "./commands.ts";
+import { runEffect } from "./effects.ts";
+import type { Execution } from "./effects.ts";
+import type { Engine } from "./engine.ts";
+import { tryLead } from "./lead.ts";
+import type { Lead } from "./lead.ts";
+import { reconcile } from "./machine.ts";
+import { ownWork } from "./own-work.ts";
+import { LONG, QUICK } from "./requests.ts";
+import { GatesRefused } from "./walk.ts";
+
+export interface ControllerOptions {
+  readonly plan: Plan;
+  readonly store: ControlStore;
+  readonly engine: Engine;
+  readonly listener: Listener;
+  readonly log: Log;
+}
+
+/** What runs in the long lane: a command, or the controller's own work for a phase. */
+interface Work {
+  readonly name: string;
+  readonly abort: AbortController;
+  readonly done: Promise<void>;
+}
+
+const TICK_MS = 500;
+/** A sidecar or worker that was not seen for this long is forgotten. The guard keeps a sidecar from the wrong side. */
+const FORGET_MS = 30_000;
+/** Between two tries of the controller's own work, e.g. a verify that does not come clean. */
+const AGAIN_MS = 10_000;
+
+/**
+ * The controller: one leads, by a session lock; the others wait. The leader finishes what its predecessor left, executes
+ * commands (long ones one at a time, short ones beside them, and a rollback stops whatever else runs), and does what the
+ * phase asks for: plan chunks in backfill, compare in verify.
+ */
+export class Controller {
+  readonly #options: ControllerOptions;
+  readonly #running: RunningState;
+  readonly #id: string;
+  #leading = false;
+  #work: Work | undefined;
+  #ownWorkAfter = 0;
+  #done: Promise<void> | undefined;
+
+  constructor(options: ControllerOptions) {
+    this.#options = options;
+    this.#id = `control:${options.store.instance}`;
+    this.#running = new RunningState({ name: "controller", log: options.log });
+  }
+
+  get leading(): boolean {
+    return this.#leading;
+  }
+
+  /** Starts the loop; once. */
+  start(): void {
+    this.#done ??= this.#run();
+  }
+
+  /** Stops what runs (a flip ends first) and gives up the lead. */
+  async stop(): Promise<void> {
+    this.#running.stop();
+    this.#work?.abort.abort(new CrossfadeError("FAILED", "the controller was stopped"));
+    await this.#done;
+  }
+
+  async #run(): Promise<void> {
+    const { listener } = this.#options;
+    const off = listener.on((message) => message.t === "command" && this.#running.wake());
+    while (this.#running.shouldRun()) {
+      let failure: unknown;
+      try {
+        await this.#tryToLead();
+      } catch (error) {
+        failure = error;
+      }
+      if (failure === undefined) await this.#running.sleep(TICK_MS);
+      else await this.#running.backoff(failure);
+    }
+    off();
+  }
+
+  async #tryToLead(): Promise<void> {
+    const { store, log } = this.#options;
+    const lead = await tryLead(store, log);
+    if (lead === undefined) return;
+    try {
+      this.#leading = true;
+      log.info({ controller: this.#id }, "controller: leading");
+      await this.#takeOver(lead);
+      while (this.#running.shouldRun()) {
+        await lead.check();
+        this.#running.healthy();
+        await this.#tick(lead);
+        await this.#running.sleep(TICK_MS);
+      }
+    } finally {
+      this.#leading = false;
+      this.#work?.abort.abort(
+        lead.signal.reason ?? new CrossfadeError("STALE", "this controller does not lead any more"),
+      );
+      await this.#work?.done;
+      this.#work = undefined;
+      await lead.release();
+      await removeWorker(store, this.#id).catch(() => {});
+    }
+  }
+
+  /** Finishes what a predecessor left: an interrupted flip first, for nothing else may move before it is decided. */
+  async #takeOver(lead: Lead): Promise<void> {
+    const { store, engine, log } = this.#options;
+    const { phase } = await readMigration(store);
+    if (phase !== "off" && phase !== "done") {
+      const recovery = await engine.recover(AbortSignal.any([lead.signal, this.#running.signal]));
+      if (recovery.outcome !== "settled") {
+        await addEvent(store, { kind: "recovery", by: "controller", detail: { ...recovery } });
+        log.warn({ recovery }, `controller: an interrupted flip was ${recovery.outcome}`);
+      }
+    }
+    const now = await readMigration(store);
+    const orphaned: CommandError = {
+      code: "FAILED",
+      message: `the controller that executed this ended before it was done; the migration stands at ${now.phase}`,
+      hint: "Look at `crossfade status`, then ask again.",
+    };
+    await failOrphanedCommands(store, orphaned);
+    // A row nobody has ever changed is no proof that nothing is installed: it may replace a control store that was lost.
+    if (now.version === 1) return;
+    for (const effect of reconcile(now.phase))
+      await runEffect(this.#execution(lead, lead.signal, "controller"), effect);
+  }
+
+  async #tick(lead: Lead): Promise<void> {
+    const { store } = this.#options;
+    for (
+      let quick = await claimCommand(store, QUICK);
+      quick !== undefined;
+      quick = await claimCommand(store, QUICK)
+    ) {
+      await this.#execute(lead, quick, lead.signal);
+    }
+    if (this.#work === undefined) await this.#startWork(lead);
+    else if (await this.#mustYield(this.#work))
+      this.#work.abort.abort(new CrossfadeError("FAILED", "stopped: a rollback was asked for"));
+    const doing = this.#work === undefined ? {} : { doing: this.#work.name };
+    await beatWorker(store, { id: this.#id, role: "control", stats: { leading: true, ...doing } });
+    for (const id of await forgetSidecars(store, FORGET_MS))
+      await addEvent(store, { kind: "sidecar-lost", by: "controller", detail: { id } });
+    await forgetWorkers(store, FORGET_MS);
+  }
+
+  /** The controller's own work yields to every command; a command only to a rollback. */
+  async #mustYield(work: Work): Promise<boolean> {
+    const { store } = this.#options;
+    if (work.name === "rollback") return false;
+    return isQueued(store, work.name.startsWith("phase ") ? LONG : ["rollback"]);
+  }
+
+  async #startWork(lead: Lead): Promise<void> {
+    // A rollback goes before what was asked earlier.
+    const command =
+      (await claimCommand(this.#options.store, ["rollback"])) ??
+      (await claimCommand(this.#options.store, LONG));
+    if (command !== undefined) {
+      this.#begin(lead, command.kind, (signal) => this.#execute(lead, command, signal));
+      return;
+    }
+    if (performance.now() < this.#ownWorkAfter) return;
+    const migration = await readMigration(this.#options.store);
+    const own = await ownWork(
+      this.#options.store,
+      this.#options.engine,
+      this.#options.plan,
+      migration,
+    );
+    if (own === undefined) return;
+    this.#begin(lead, `phase ${migration.phase}`, async (signal) => {
+      try {
+        await own(this.#execution(lead, signal, "controller"));
+      } catch (error) {
+        this.#ownWorkAfter = performance.now() + AGAIN_MS;
+        if (!signal.aborted)
+          this.#options.log.warn(
+            { err: error },
+            `controller: ${migration.phase}: ${messageOf(error)}`,
+          );
+      }
+    });
+  }
+
+  #begin(lead: Lead, name: string, work: (signal: AbortSignal) => Promise<void>): void {
+    const abort = new AbortController();
+    const signal = AbortSignal.any([abort.signal, lead.signal]);
+    const done = work(signal)
+      .catch((error: unknown) =>
+        this.#options.log.error({ err: error }, `controller: ${name}: ${messageOf(error)}`),
+      )
+      .finally(() => {
+        this.#work = undefined;
+        this.#running.wake();
+      });
+    this.#work = { name, abort, done };
+  }
+
+  async #execute(lead: Lead, command: Command, signal: AbortSignal): Promise<void> {
+    const { store, log } = this.#options;
+    log.info(
+      { command: command.id, kind: command.kind, by: command.by },
+      `controller: ${command.kind}`,
+    );
+    try {
+      const result = await executeRequest(this.#execution(lead, signal, command.by), command);
+      await finishCommand(store, command.id, { result });
+    } catch (error) {
+      const reason = signal.aborted ? (signal.reason as unknown) : error;
+      log.warn(
+        { command: command.id, kind: command.kind },
+        `controller: ${command.kind}: ${messageOf(reason)}`,
+      );
+      await addEvent(store, {
+        kind: "refused",
+        by: command.by,
+        detail: { command: command.kind, why: messageOf(reason) },
+      }).catch(() => {});
+      await finishCommand(store, command.id, { error: toCommandError(reason) });
+    }
+  }
+
+  #execution(lead: Lead, signal: AbortSignal, by: string): Execution {
+    const { plan, store, engine, log } = this.#options;
+    const ending = AbortSignal.any([lead.signal, this.#running.signal]);
+    return { plan, store, engine, log, lead: lead.check, signal, ending, by };
+  }
+}
+
+/** An error as the control store keeps it: code and message for whoever asked, and the gates of a refusal. */
+export function toCommandError(error: unknown): CommandError {
+  if (!(error instanceof CrossfadeError)) return { code: "FAILED", message: messageOf(error) };
+  const hint = error.hint === undefined ? {} : { hint: error.hint };
+  const gates = error instanceof GatesRefused ? { gates: error.gates } : {};
+  return { code: error.code, message: error.message, ...hint, ...gates };
+}

@@ -1,0 +1,84 @@
+import type { Direction, Side } from "../config/words.ts";
+import type { Receipt } from "../store/control/history.ts";
+import type { VerifyRun } from "../store/control/verify-runs.ts";
+import type { Recovery } from "./flip-types.ts";
+import type { QuarantineCount } from "./gates.ts";
+
+/**
+ * What the controller lets others do: everything that touches the two sides. One seam, so that phases, gates and commands
+ * can be read (and tested) without it. Everything can be repeated; wiring.ts has the real one.
+ */
+export interface Engine {
+  /** Reads both catalogs and compiles every mapping; throws DATABASE_UNREACHABLE or DATABASE_UNFIT. Changes nothing. */
+  check(): Promise<void>;
+  /** State rows, feeds, positions and guards on both sides, guard of the follower armed. */
+  install(lead: LeadCheck): Promise<void>;
+  /** Mapped tables that DDL changed while the migration runs, in words. */
+  changedShapes(direction: Direction): Promise<readonly string[]>;
+  /** Takes the tables as they are now: triggers are made anew, and nothing is copied before they are complete. */
+  acceptShapes(lead: LeadCheck): Promise<void>;
+  /** Removes everything of this plan on both sides; leaves what belongs to another plan. */
+  uninstall(lead: LeadCheck): Promise<void>;
+  /** After done: feeds, mirror objects and new's guards go; the old tables are renamed aside and keep their guard. */
+  teardown(lead: LeadCheck): Promise<void>;
+  /** Cuts every driving table of a direction into chunks in the ledger. */
+  planChunks(direction: Direction, signal: AbortSignal): Promise<void>;
+  /** Compares, and with `repair` syncs what differs; records the run. */
+  verify(request: VerifyRequest): Promise<VerifyRun>;
+  /** Ends whatever flip was interrupted, and records the authority as the databases say it. */
+  recover(signal: AbortSignal): Promise<Recovery>;
+  /** Moves the authority and records it in the migration row; a drill stops before its decision. */
+  flip(request: FlipRequest): Promise<Receipt>;
+  countQuarantine(direction: Direction): Promise<QuarantineCount>;
+  listQuarantine(direction: Direction): Promise<readonly QuarantinedKey[]>;
+  /** Syncs quarantined keys again (all, or these); returns how many were tried. */
+  retryQuarantine(direction: Direction, ids: readonly string[] | undefined): Promise<number>;
+  /** A named person accepts that a key stays behind. False: there is no such open key. */
+  acceptQuarantine(
+    direction: Direction,
+    loss: { readonly id: string; readonly by: string; readonly reason: string },
+  ): Promise<boolean>;
+  /** What each database says of itself, for status; never throws. */
+  sides(): Promise<Readonly<Record<Side, SideStatus>>>;
+}
+
+/** Throws STALE when this process does not lead any more: asked before each step that a successor might undo. */
+export type LeadCheck = () => Promise<void>;
+
+export interface VerifyRequest {
+  readonly direction: Direction;
+  /** Only these tables, of either side; undefined: all. */
+  readonly tables: readonly string[] | undefined;
+  readonly repair: boolean;
+  readonly by: string;
+  readonly signal: AbortSignal;
+}
+
+export interface FlipRequest {
+  readonly kind: "flip" | "rollback" | "drill";
+  readonly to: Side;
+  readonly by: string;
+  /** Stops what would be repeated until it succeeds; after the decision `recover` goes on. */
+  readonly signal: AbortSignal;
+}
+
+export interface QuarantinedKey {
+  readonly id: string;
+  readonly mapping: string;
+  readonly source_table: string;
+  readonly key: readonly string[];
+  readonly reason: string;
+  readonly sqlstate: string | null;
+  readonly state: "deferred" | "quarantined" | "accepted";
+  readonly at: string;
+  readonly attempts: number;
+}
+
+export type SideStatus =
+  | {
+      readonly reachable: true;
+      /** What its state row says; null where nothing is installed. */
+      readonly state: { readonly authority: Side; readonly epoch: number } | null;
+      readonly refused_writes: number;
+    }
+  | { readonly reachable: false; readonly why: string };

@@ -1,0 +1,62 @@
+import { messageOf } from "../config/errors.ts";
+import type { Plan } from "../config/plan-types.ts";
+import { progress } from "../store/control/chunk-ledger.ts";
+import { readApprovals } from "../store/control/history.ts";
+import { readMigration } from "../store/control/migration.ts";
+import type { ControlStore } from "../store/control/open.ts";
+import { readSidecars } from "../store/control/sidecars.ts";
+import { lastVerifyRun } from "../store/control/verify-runs.ts";
+import { readWorkers } from "../store/control/workers.ts";
+import type { Engine } from "./engine.ts";
+import { activeDirection } from "./gates.ts";
+import type { GateFacts, GateLimits } from "./gates.ts";
+import type { MachineFacts } from "./machine.ts";
+
+/** Reads everything the gates look at. */
+export async function gatherFacts(
+  store: ControlStore,
+  engine: Engine,
+  noWayBack = false,
+): Promise<GateFacts> {
+  const migration = await readMigration(store);
+  const direction = activeDirection(migration);
+  const [mirrors, chunks, clean, lastRun, sidecars, approvals, quarantine] = await Promise.all([
+    readWorkers(store, "mirror"),
+    progress(store, "forward"),
+    lastVerifyRun(store, direction, { onlyClean: true }),
+    lastVerifyRun(store, direction),
+    readSidecars(store),
+    readApprovals(store),
+    // In off nothing is installed, so there is nothing to count.
+    migration.phase === "off"
+      ? { open: 0, accepted: 0 }
+      : engine.countQuarantine(direction).catch(messageOf),
+  ]);
+  return {
+    migration,
+    mirror: mirrors[0],
+    progress: chunks,
+    clean,
+    lastRun,
+    quarantine,
+    sidecars,
+    approvals,
+    noWayBack: noWayBack || migration.noWayBack,
+  };
+}
+
+/** What of the plan limits the gates. */
+export function gateLimits(plan: Plan): GateLimits {
+  return {
+    lagMs: plan.gates.lagMs,
+    verifyMaxAgeMs: plan.gates.verifyMaxAgeMs,
+    shadow: { sample: plan.shadow.sample, ...plan.gates.shadow },
+    approvals: plan.approvals,
+    reverse: plan.reverse !== undefined,
+  };
+}
+
+/** What of the plan the phase machine depends on. */
+export function machineFacts(plan: Plan): MachineFacts {
+  return { canarySteps: plan.canary.steps, reverse: plan.reverse !== undefined };
+}

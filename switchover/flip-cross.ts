@@ -1,0 +1,221 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import type pg from "pg";
+import { CrossfadeError } from "../config/errors.ts";
+import { directionFrom } from "../config/words.ts";
+import { unarmedTables } from "../store/postgres/guard.ts";
+import { describeBlockers, lockBlockers } from "../store/postgres/lock-holders.ts";
+import { directionLock, guardLock } from "../store/postgres/locks.ts";
+import { raiseSequences } from "../store/postgres/sequences.ts";
+import { sqlState } from "../store/postgres/session.ts";
+import {
+  asStale,
+  expectStateSql,
+  lockState,
+  requireNewest,
+  writeDirectionSql,
+} from "../store/postgres/state.ts";
+import { writeFence } from "../store/postgres/trigger-feed.ts";
+import { within } from "./flip-budget.ts";
+import type { Budget } from "./flip-budget.ts";
+import { fencePassed, raiseOptions } from "./flip-prepare.ts";
+import type { AttemptContext } from "./flip-prepare.ts";
+import { isBusy } from "./flip-sessions.ts";
+
+/** How far an attempt came, for whoever has to clean up after it. */
+export interface Progress {
+  /** Sidecars may be holding. */
+  held: boolean;
+  /** `setval` was sent: from here on only a recovery says what happened. */
+  closing: boolean;
+}
+
+/** Writers of the authority queue behind us at most this long, and always less than its `deadlock_timeout`. */
+const GUARD_LOCK_MS = 250;
+
+/** Asks every sidecar to hold. Refuses to begin if another attempt has taken over meanwhile. */
+export async function hold(
+  context: AttemptContext,
+  budget: Budget,
+  progress: Progress,
+): Promise<void> {
+  const { deps, request, attempt, sessions } = context;
+  await requireNewest(sessions.authority, request.from, attempt.number);
+  progress.held = true;
+  const { missing } = await deps.fleet.hold({
+    attempt: attempt.number,
+    leaseMs: budget.leaseMs,
+    waitMs: budget.left("the hold"),
+  });
+  if (missing.length === 0) return;
+  throw new CrossfadeError(
+    "TIMEOUT",
+    `not every sidecar held its writes in time: ${missing.join(", ")}`,
+    {
+      hint: "A write that takes longer than the hold's budget was in flight, or the sidecar does not answer.",
+    },
+  );
+}
+
+/**
+ * Opens the one transaction on the authority and leaves it open: state row, guard lock, all tables armed. From here until
+ * it ends, writers that bypass the sidecars wait, and get no error.
+ */
+export async function takeGuard(context: AttemptContext, budget: Budget): Promise<void> {
+  const { deps, request, attempt, epoch, sessions } = context;
+  const client = sessions.authority;
+  const lockMs = await guardLockMs(client);
+  const expected = {
+    attempt: attempt.number,
+    ended: false,
+    direction: directionFrom(request.from),
+    epoch,
+    guardOpen: true,
+  };
+  await client.query(beginSql(budget.left("the guard's lock"), lockMs));
+  await lockState(client, request.from, expected);
+  await lockGuard(context, budget);
+  // What is left is less now; a paused controller must have lost its locks when the budget is over.
+  await client.query(timeoutSql(budget.left("the fence")));
+  const unarmed = await unarmedTables(client, request.from, deps.sides[request.from].tables);
+  if (unarmed.length === 0) return;
+  const names = unarmed.map((table) => `${table.schema}.${table.name}`).join(", ");
+  throw new CrossfadeError(
+    "REFUSED",
+    `tables of the ${request.from} side without an armed guard: ${names}`,
+    {
+      hint: "They were added, or their trigger was disabled, since the preparation. Try again.",
+    },
+  );
+}
+
+/** Below the server's `deadlock_timeout`, so that in a circle with two of the app's transactions it is us who step aside. */
+async function guardLockMs(client: pg.Client): Promise<number> {
+  const { rows } = await client.query<{ ms: string }>(
+    "select setting as ms from pg_settings where name = 'deadlock_timeout'",
+  );
+  return Math.max(1, Math.min(GUARD_LOCK_MS, Math.floor(Number(rows[0]?.ms ?? 1_000) / 2)));
+}
+
+/** Tries for the guard's lock again and again; between the tries those who queued behind us go on. */
+async function lockGuard(context: AttemptContext, budget: Budget): Promise<void> {
+  const client = context.sessions.authority;
+  const lock = guardLock(context.request.from);
+  await client.query("savepoint guard");
+  for (let pause = 5; ; pause = Math.min(50, pause * 2)) {
+    try {
+      await client.query("select pg_advisory_xact_lock($1, $2)", [lock.classId, lock.objectId]);
+      return;
+    } catch (error) {
+      // 57014: the statement_timeout, which is what is left of the budget.
+      if (!isBusy(error) && sqlState(error) !== "57014") throw error;
+    }
+    await client.query("rollback to savepoint guard");
+    const holders = await lockBlockers(context.sessions.probe, lock);
+    await sleep(pause);
+    budgetOrBlockers(budget, holders);
+  }
+}
+
+function budgetOrBlockers(budget: Budget, holders: Parameters<typeof describeBlockers>[0]): void {
+  try {
+    budget.left("the guard's lock");
+  } catch (cause) {
+    throw new CrossfadeError(
+      "TIMEOUT",
+      `transactions that write were open for longer than the hold's budget: ${describeBlockers(holders)}`,
+      {
+        hint: "Wait for them or end them, then flip again. Nothing moved.",
+        cause,
+      },
+    );
+  }
+}
+
+/** Everything written to the authority so far is on the other side when this returns. */
+export async function passFence(context: AttemptContext, budget: Budget): Promise<void> {
+  const fence = await writeFence(context.sessions.probe, context.request.from);
+  if (await fencePassed(context, fence, budget.left("the fence"))) return;
+  throw new CrossfadeError(
+    "TIMEOUT",
+    "the mirror did not pass the fence within the hold's budget",
+    {
+      hint: "See `crossfade status`: its lag, and whether it defers keys.",
+    },
+  );
+}
+
+export async function raiseAgain(context: AttemptContext): Promise<void> {
+  await raiseSequences(raiseOptions(context, "indexed"));
+}
+
+/** Opens the transaction on the other side, with the new direction in it, and leaves it uncommitted. */
+export async function switchOther(context: AttemptContext, budget: Budget): Promise<void> {
+  const { request, attempt, epoch, sessions } = context;
+  const { from, to } = request;
+  const left = budget.left("the other side's switch");
+  const lock = directionLock(to);
+  const expected = {
+    attempt: attempt.number,
+    ended: false,
+    direction: directionFrom(from),
+    epoch,
+    guardOpen: false,
+  };
+  try {
+    await sessions.other.query(
+      [
+        beginSql(left, left),
+        expectStateSql(to, expected),
+        // Waits for the syncs that run; those that come later wait for us, and then find their direction is over.
+        `select pg_advisory_xact_lock(${lock.classId}, ${lock.objectId})`,
+        writeDirectionSql(to, directionFrom(to), attempt.epoch),
+      ].join(";\n"),
+    );
+  } catch (error) {
+    throw asStale(error);
+  }
+}
+
+/** Direction, epoch and the closed guard, in the authority's transaction. The commit that follows is the decision. */
+export async function closeGuard(
+  context: AttemptContext,
+  budget: Budget,
+  progress: Progress,
+): Promise<void> {
+  const { request, attempt, sessions } = context;
+  const left = budget.left("the decision");
+  const statements = [
+    writeDirectionSql(request.from, directionFrom(request.to), attempt.epoch),
+    `select setval('crossfade.guard_${request.from}', 1)`,
+  ];
+  // Its transaction must still be there: better to find out now than when no side takes writes.
+  await within(left, `the ${request.to} side`, sessions.other.query("select 1"));
+  progress.closing = true;
+  await within(
+    left,
+    `closing the guard of the ${request.from} side`,
+    sessions.authority.query(statements.join(";\n")),
+  );
+}
+
+/** Commits; a COMMIT of a transaction that had failed answers ROLLBACK, without an error. */
+export async function commit(client: pg.Client, what: string): Promise<void> {
+  const result = await within(COMMIT_MS, what, client.query("commit"));
+  if (result.command !== "COMMIT")
+    throw new CrossfadeError("FAILED", `${what}: the transaction was rolled back`);
+}
+
+const COMMIT_MS = 15_000;
+
+function beginSql(leftMs: number, lockMs: number): string {
+  return [
+    "begin isolation level read committed",
+    "set local synchronous_commit = on",
+    `set local lock_timeout = ${lockMs}`,
+    timeoutSql(leftMs),
+  ].join(";\n");
+}
+
+function timeoutSql(leftMs: number): string {
+  return `set local statement_timeout = ${leftMs};\nset local idle_in_transaction_session_timeout = ${leftMs}`;
+}

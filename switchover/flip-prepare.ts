@@ -1,0 +1,165 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import type pg from "pg";
+import { CrossfadeError } from "../config/errors.ts";
+import { SIDES, directionFrom } from "../config/words.ts";
+import type { Side } from "../config/words.ts";
+import { arm } from "../store/postgres/guard.ts";
+import { raiseSequences } from "../store/postgres/sequences.ts";
+import type { RaiseOptions } from "../store/postgres/sequences.ts";
+import { changeFenced, requireNewest, writeAttemptSql } from "../store/postgres/state.ts";
+import type { Attempt } from "../store/postgres/state.ts";
+import { writeFence } from "../store/postgres/trigger-feed.ts";
+import { examine } from "./flip-decide.ts";
+import { limitsOf, reached, readFacts } from "./flip-sessions.ts";
+import type { StepRecorder } from "./flip-steps.ts";
+import type { FlipDeps, FlipRequest } from "./flip-types.ts";
+
+/** The sessions of one attempt, by what they are for. */
+export interface AttemptSessions {
+  /** On `from`: its transaction holds the guard's lock until the decision. */
+  readonly authority: pg.Client;
+  /** On `to`. */
+  readonly other: pg.Client;
+  /** A second one on `from`: writes the fence while the first keeps its transaction open. */
+  readonly probe: pg.Client;
+}
+
+export interface AttemptContext {
+  readonly deps: FlipDeps;
+  readonly request: FlipRequest;
+  readonly attempt: Attempt;
+  /** The epoch before the attempt. */
+  readonly epoch: number;
+  readonly sessions: AttemptSessions;
+  readonly steps: StepRecorder;
+}
+
+/** Checks that all is in order and writes the attempt into both state rows, before anything is armed. Throws REFUSED, STALE. */
+export async function beginAttempt(
+  deps: FlipDeps,
+  request: FlipRequest,
+  clients: Readonly<Record<Side, pg.Client>>,
+): Promise<{ attempt: Attempt; epoch: number }> {
+  const { kind, from, to } = request;
+  const finding = examine(await readFacts(clients));
+  if (finding.kind === "unfinished") {
+    throw new CrossfadeError(
+      "REFUSED",
+      `an earlier ${finding.attempt.kind} has not come to its end`,
+      {
+        hint: "The controller that leads finishes it by itself; see `crossfade status`.",
+      },
+    );
+  }
+  if (finding.authority !== from) {
+    throw new CrossfadeError(
+      "REFUSED",
+      `the ${finding.authority} side is the authority already, at epoch ${finding.epoch}`,
+    );
+  }
+  const attempt = { number: finding.attempt + 1, kind, from, to, epoch: finding.epoch + 1 };
+  for (const side of SIDES) {
+    await changeFenced(clients[side], {
+      side,
+      expected: {
+        attempt: finding.attempt,
+        ended: true,
+        epoch: finding.epoch,
+        direction: directionFrom(from),
+        guardOpen: side === from,
+      },
+      lockTimeoutMs: 2_000,
+      change: writeAttemptSql(side, attempt),
+    });
+    if (side === "old") await reached(deps, "begin-half");
+  }
+  return { attempt, epoch: finding.epoch };
+}
+
+/** All that can be done before the app has to wait for anything. */
+export async function prepare(context: AttemptContext): Promise<void> {
+  const { deps, request, attempt, sessions, steps } = context;
+  const deadline = performance.now() + limitsOf(deps).prepareMs;
+  await steps.run("feeds", async () => {
+    for (const side of SIDES) await deps.ensureFeed(side);
+  });
+  await steps.run("arm", async () => {
+    const timeoutMs = Math.max(0, deadline - performance.now());
+    const change = (side: Side) => ({
+      side,
+      tables: deps.sides[side].tables,
+      attempt: attempt.number,
+      timeoutMs,
+    });
+    await arm(sessions.other, change(request.to));
+    await arm(sessions.probe, change(request.from));
+  });
+  await steps.run("sequences", async () => {
+    await raiseSequences(raiseOptions(context, "all"));
+  });
+  await steps.run("lag", () => waitForMirror(context, deadline));
+}
+
+export function raiseOptions(
+  context: AttemptContext,
+  maxima: RaiseOptions["maxima"],
+): RaiseOptions {
+  const { deps, request, sessions } = context;
+  return {
+    from: { client: sessions.probe, tables: deps.sides[request.from].tables },
+    to: { client: sessions.other, tables: deps.sides[request.to].tables },
+    sources: deps.columnSources?.(request.to) ?? [],
+    maxima,
+  };
+}
+
+/** Waits until the mirror says it is near, and proves it: a fence comes through in a part of the budget. */
+async function waitForMirror(context: AttemptContext, deadline: number): Promise<void> {
+  const { deps, request, attempt, sessions } = context;
+  const { lagMs } = limitsOf(deps);
+  for (;;) {
+    // Another attempt's direction or epoch would make us wait for a fence that nobody passes.
+    await requireNewest(sessions.probe, request.from, attempt.number);
+    const lag = await deps.lag();
+    if (lag !== undefined && lag <= lagMs) {
+      const fence = await writeFence(sessions.probe, request.from);
+      if (await fencePassed(context, fence, request.budgetMs / 4)) return;
+    }
+    if (performance.now() > deadline) {
+      const found =
+        lag === undefined
+          ? "its lag is unknown"
+          : `it is ${Math.round(lag)} ms behind, or keys are deferred`;
+      throw new CrossfadeError(
+        "TIMEOUT",
+        `the mirror is not near enough to hold writes for it: ${found}`,
+        {
+          hint: "See `crossfade status` for its lag and what it defers.",
+        },
+      );
+    }
+    await sleep(100);
+  }
+}
+
+/**
+ * Whether the mirror has passed a fence within `ms`. The position moves only when nothing before the fence is deferred.
+ * It is asked for, not listened for: an answer takes a fraction of a millisecond, and a lost notification would cost the flip.
+ */
+export async function fencePassed(
+  context: AttemptContext,
+  fence: bigint,
+  ms: number,
+): Promise<boolean> {
+  const { epoch, request, sessions } = context;
+  const deadline = performance.now() + ms;
+  for (;;) {
+    const { rows } = await sessions.other.query<{ passed: number }>(
+      "select 1 as passed from crossfade.position where direction = $1 and epoch = $2 and fence >= $3::bigint",
+      [directionFrom(request.from), epoch, fence.toString()],
+    );
+    if (rows.length > 0) return true;
+    if (performance.now() >= deadline) return false;
+    await sleep(1);
+  }
+}

@@ -1,0 +1,253 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import type pg from "pg";
+import { CrossfadeError } from "../config/errors.ts";
+import { SIDES, directionFrom, otherSide } from "../config/words.ts";
+import type { Side } from "../config/words.ts";
+import { arm } from "../store/postgres/guard.ts";
+import { directionLock } from "../store/postgres/locks.ts";
+import { changeFenced, writeAttemptSql, writeDirectionSql } from "../store/postgres/state.ts";
+import type { Attempt } from "../store/postgres/state.ts";
+import { examine, isDecided, staleSide } from "./flip-decide.ts";
+import type { Facts } from "./flip-decide.ts";
+import { armFollower, endAttempt, finish, release, tidy } from "./flip-finish.ts";
+import {
+  closeBoth,
+  isBusy,
+  isStale,
+  onSide,
+  openBoth,
+  reached,
+  readFacts,
+  untilDone,
+} from "./flip-sessions.ts";
+import type { SideDeps } from "./flip-sessions.ts";
+import { StepRecorder } from "./flip-steps.ts";
+import type { FlipDeps, Recovery } from "./flip-types.ts";
+
+/** One wait for a state row that an interrupted flip's transaction holds; that transaction's time-outs end it. */
+const RAISE_LOCK_MS = 1_000;
+const RAISE_MS = 60_000;
+const CLOSE_LOCK_MS = 2_000;
+const ARM_MS = 30_000;
+
+/** The numbers a process has taken for one try; a recovery that is repeated adds to them. */
+export type Claim = Set<number>;
+
+export interface RecoverOptions {
+  /** Only if one of these attempts is still the newest: a controller that cleans up after itself. Else STALE. */
+  readonly claim?: Claim;
+  /** Where the steps are noted; by default in a list of their own. */
+  readonly steps?: StepRecorder;
+}
+
+/**
+ * Brings an interrupted attempt, or a side that came back from a failover or a restore, to the one state that follows from what
+ * is committed: undone, or gone forward. Any process may call it at any time; doing it again changes nothing. Where all is in
+ * order it only sees to the triggers: the follower's armed, the authority's off.
+ * Throws, with nothing done, while one of the databases cannot be written; STALE if another process took over.
+ */
+export async function recover(deps: FlipDeps, options: RecoverOptions = {}): Promise<Recovery> {
+  const steps = options.steps ?? new StepRecorder(deps);
+  const clients = await openBoth(deps);
+  let found: Found;
+  try {
+    found = await raise(deps, { clients, steps, claim: options.claim });
+  } finally {
+    await closeBoth(clients);
+  }
+  if (found.kind === "settled") {
+    await armFollower(deps, found.attempt, otherSide(found.authority));
+    await tidy(deps, found.attempt, found.authority);
+    return {
+      outcome: "settled",
+      authority: found.authority,
+      epoch: found.epoch,
+      attempt: undefined,
+    };
+  }
+  const { attempt, facts } = found;
+  return isDecided(attempt, facts)
+    ? goForward(deps, attempt, steps)
+    : undo(deps, { attempt, facts, steps });
+}
+
+type Found =
+  | {
+      readonly kind: "settled";
+      readonly authority: Side;
+      readonly epoch: number;
+      readonly attempt: number;
+    }
+  | { readonly kind: "raised"; readonly attempt: Attempt; readonly facts: Facts };
+
+interface Raise {
+  readonly clients: Readonly<Record<Side, pg.Client>>;
+  readonly steps: StepRecorder;
+  readonly claim: Claim | undefined;
+}
+
+/**
+ * Commits a higher attempt on both sides, then reads. The commits wait for transactions that are still open, since those
+ * hold the state rows; they fence off everybody who works for a lower attempt; and being flushed they make durable what
+ * a `setval` before them did, so that what is read now stays true.
+ */
+async function raise(deps: FlipDeps, { clients, steps, claim }: Raise): Promise<Found> {
+  const facts = await readFacts(clients);
+  const newest = Math.max(facts.old.row.attempt, facts.new.row.attempt);
+  if (claim !== undefined && !claim.has(newest)) {
+    throw new CrossfadeError(
+      "STALE",
+      `attempt ${newest} has taken over from ${Math.max(...claim)}`,
+    );
+  }
+  const finding = examine(facts);
+  if (finding.kind === "settled") return finding;
+  const { attempt } = finding;
+  deps.log.warn(
+    { attempt },
+    `flip: attempt ${newest} (${attempt.kind} from ${attempt.from} to ${attempt.to}) was interrupted; recovering as ${attempt.number}`,
+  );
+  claim?.add(attempt.number);
+  await steps.run("raise", async () => {
+    for (const side of SIDES) {
+      const { row } = facts[side];
+      await raiseSide(clients[side], { side, seen: row.attempt, attempt });
+      if (side === "old") await reached(deps, "raise-half");
+    }
+  });
+  return { kind: "raised", attempt, facts: await readFacts(clients) };
+}
+
+async function raiseSide(
+  client: pg.Client,
+  { side, seen, attempt }: { side: Side; seen: number; attempt: Attempt },
+): Promise<void> {
+  const deadline = performance.now() + RAISE_MS;
+  for (;;) {
+    try {
+      const change = writeAttemptSql(side, attempt);
+      await changeFenced(client, {
+        side,
+        expected: { attempt: seen },
+        lockTimeoutMs: RAISE_LOCK_MS,
+        change,
+      });
+      return;
+    } catch (error) {
+      if (!isBusy(error) || performance.now() > deadline) throw error;
+    }
+    await sleep(50);
+  }
+}
+
+/** The guard was never closed, so no write was refused and no row moved: only the marks of the attempt are taken back. */
+async function undo(
+  deps: FlipDeps,
+  { attempt, facts, steps }: { attempt: Attempt; facts: Facts; steps: StepRecorder },
+): Promise<Recovery> {
+  await steps.run("undo", () => release(deps, attempt.number));
+  await endAttempt(deps, attempt, steps, attempt.from);
+  return {
+    outcome: "undone",
+    authority: attempt.from,
+    epoch: facts[attempt.from].row.epoch,
+    attempt,
+  };
+}
+
+/** The decision has fallen: repeats everything from the close on, setting and never incrementing. */
+async function goForward(deps: FlipDeps, attempt: Attempt, steps: StepRecorder): Promise<Recovery> {
+  const { number, from, to, epoch } = attempt;
+  const direction = directionFrom(to);
+  const expected = { attempt: number };
+  await steps.run("close-again", () =>
+    untilDone(
+      deps,
+      `closing the ${from} side (no side takes writes until the flip is through)`,
+      () =>
+        onSide(deps, from, (client) =>
+          changeFenced(client, {
+            side: from,
+            expected,
+            lockTimeoutMs: CLOSE_LOCK_MS,
+            change: `${writeDirectionSql(from, direction, epoch)}; select setval('crossfade.guard_${from}', 1)`,
+          }),
+        ),
+    ),
+  );
+  // A side that came back from a failover or a restore may have lost its triggers' state; after a mere crash these find all in place.
+  await steps.run("arm-again", () =>
+    untilDone(deps, `arming the ${from} side`, async () => {
+      const change = {
+        side: from,
+        tables: deps.sides[from].tables,
+        attempt: number,
+        timeoutMs: ARM_MS,
+      };
+      await onSide(deps, from, (client) => arm(client, change), ARM_MS * 2);
+      await deps.ensureFeed(to);
+    }),
+  );
+  const lock = directionLock(to);
+  await steps.run("switch-again", () =>
+    untilDone(
+      deps,
+      `switching the ${to} side (no side takes writes until the flip is through)`,
+      () =>
+        onSide(deps, to, (client) =>
+          changeFenced(client, {
+            side: to,
+            expected,
+            lockTimeoutMs: CLOSE_LOCK_MS,
+            change: `select pg_advisory_xact_lock(${lock.classId}, ${lock.objectId}); ${writeDirectionSql(to, direction, epoch)}`,
+          }),
+        ),
+    ),
+  );
+  await finish(deps, { attempt, steps });
+  return { outcome: "completed", authority: to, epoch, attempt };
+}
+
+/**
+ * For the mirror and the controller, at every start and change of timeline, before anything is synced: if a failover or a
+ * restore brought a closed side back open, so that both take writes, the one with the lower epoch is closed. Returns it.
+ * `recover` then brings the rest in order.
+ */
+export async function closeStaleGuard(deps: SideDeps): Promise<Side | undefined> {
+  const clients = await openBoth(deps);
+  try {
+    const facts = await readFacts(clients);
+    const side = staleSide(facts);
+    if (side === undefined) return undefined;
+    const { attempt, epoch } = facts[side].row;
+    const tables = deps.sides[side].tables;
+    deps.log.error(
+      { side, epoch },
+      `both sides take writes: closing the ${side} side, whose epoch ${epoch} is the older one`,
+    );
+    // The check of the open guard, under the row's lock, also tells a flip that went on between the two readings.
+    await changeFenced(clients[side], {
+      side,
+      expected: { attempt, epoch, guardOpen: true },
+      lockTimeoutMs: CLOSE_LOCK_MS,
+      change: `select setval('crossfade.guard_${side}', 1)`,
+    });
+    await arm(clients[side], { side, tables, attempt, timeoutMs: ARM_MS });
+    return side;
+  } catch (error) {
+    if (isStale(error)) return undefined;
+    throw error;
+  } finally {
+    await closeBoth(clients);
+  }
+}
+
+/** Whether the sides are in order right now, without changing anything: for gates and `status`. */
+export async function sidesAgree(deps: SideDeps): Promise<boolean> {
+  const clients = await openBoth(deps);
+  try {
+    return examine(await readFacts(clients)).kind === "settled";
+  } finally {
+    await closeBoth(clients);
+  }
+}

@@ -1,0 +1,69 @@
+import { z } from "zod";
+import { REQUESTS } from "./requests.ts";
+import type { RequestKind } from "./requests.ts";
+
+/** What each command does, for the document. */
+const SUMMARIES: Readonly<Record<Exclude<RequestKind, "clean">, string>> = {
+  advance: "Go to the next phase, or step by step to a later one, through the gates",
+  rollback: "Go back to an earlier phase",
+  drill: "Rehearse a flip under live traffic; it ends where it began",
+  verify: "Compare every mapped row now",
+  "quarantine-retry": "Sync quarantined keys again",
+  "quarantine-accept": "Accept, as a named person, that a key stays behind",
+  approve: "Approve a phase",
+  pause: "Pause backfill, mirror or both",
+  resume: "Resume them; failed chunks are tried again",
+  tune: "Change a throttle while it runs; null takes it back",
+};
+
+const GETS: Readonly<Record<string, string>> = {
+  "/v1/status": "Where the migration stands",
+  "/v1/timeline": "Every event, oldest first",
+  "/v1/receipts": "The last flips, drills and rollbacks, newest first",
+  "/v1/quarantine": "Keys left behind",
+  "/v1/commands/{id}": "A command and how it ended",
+  "/metrics": "Prometheus metrics",
+  "/healthz": "The process answers",
+  "/readyz": "The control store answers",
+};
+
+/** OpenAPI 3.1, its request bodies made from the schemas that check them. */
+export function openApiDocument(): object {
+  const gets = Object.entries(GETS).map(([path, summary]) => [
+    path,
+    { get: { summary, ...parameters(path), responses: RESPONSES } },
+  ]);
+  const posts = Object.entries(SUMMARIES).map(([kind, summary]) => [
+    `/v1/${kind}`,
+    { post: { summary, requestBody: body(kind as RequestKind), responses: RESPONSES } },
+  ]);
+  return {
+    openapi: "3.1.0",
+    info: { title: "Crossfade operator API", version: "1" },
+    components: { securitySchemes: { bearer: { type: "http", scheme: "bearer" } } },
+    security: [{ bearer: [] }],
+    paths: Object.fromEntries([...gets, ...posts]) as object,
+  };
+}
+
+const RESPONSES = {
+  "200": { description: "Done" },
+  "202": { description: "Still running: ask for /v1/commands/{id}" },
+  "400": { description: "The request does not hold" },
+  "401": { description: "No token" },
+  "403": { description: "The token's role may not do this" },
+  "409": { description: "A gate or a guard says no; the body names it" },
+  "503": { description: "A database is away" },
+} as const;
+
+function body(kind: RequestKind): object {
+  return {
+    content: { "application/json": { schema: z.toJSONSchema(REQUESTS[kind], { io: "input" }) } },
+  };
+}
+
+function parameters(path: string): object {
+  return path.includes("{id}")
+    ? { parameters: [{ name: "id", in: "path", required: true, schema: { type: "integer" } }] }
+    : {};
+}

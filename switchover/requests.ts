@@ -1,0 +1,74 @@
+import { z } from "zod";
+import { CrossfadeError } from "../config/errors.ts";
+import { PHASES } from "../config/words.ts";
+
+/** Commands as they stand in the control store: kind and arguments, from the CLI, the API or another program. */
+
+const phase = z.enum(PHASES);
+const walk = z.strictObject({
+  to: phase.optional(),
+  wait: z.boolean().default(false),
+  dryRun: z.boolean().default(false),
+  noWayBack: z.boolean().default(false),
+});
+const ids = z.array(z.string().regex(/^\d+$/)).optional();
+const what = z.enum(["backfill", "mirror", "all"]).default("all");
+
+export const REQUESTS = {
+  advance: walk,
+  rollback: walk.omit({ noWayBack: true }),
+  drill: z.strictObject({ wait: z.boolean().default(false) }),
+  verify: z.strictObject({
+    tables: z.array(z.string().min(1)).min(1).optional(),
+    repair: z.boolean().default(false),
+  }),
+  "quarantine-retry": z.strictObject({ ids }),
+  "quarantine-accept": z.strictObject({
+    id: z.string().regex(/^\d+$/),
+    reason: z.string().min(1),
+    as: z.string().min(1).optional(),
+  }),
+  approve: z.strictObject({ phase, as: z.string().min(1), reason: z.string().optional() }),
+  pause: z.strictObject({ what }),
+  resume: z.strictObject({ what }),
+  tune: z.strictObject({
+    key: z.enum(["workers", "chunk", "p99", "active", "replica_lag_ms"]),
+    value: z.number().positive().nullable(),
+  }),
+  clean: z.strictObject({}),
+} as const;
+
+export type RequestKind = keyof typeof REQUESTS;
+export type RequestArgs<Kind extends RequestKind> = z.output<(typeof REQUESTS)[Kind]>;
+
+/** Short ones, which never wait: they are executed beside a long one. */
+export const QUICK: readonly RequestKind[] = [
+  "pause",
+  "resume",
+  "tune",
+  "approve",
+  "quarantine-accept",
+];
+/** One at a time. */
+export const LONG: readonly RequestKind[] = [
+  "advance",
+  "rollback",
+  "drill",
+  "verify",
+  "quarantine-retry",
+  "clean",
+];
+
+export function isRequestKind(kind: string): kind is RequestKind {
+  return Object.hasOwn(REQUESTS, kind);
+}
+
+/** The checked arguments of a command; throws USAGE. */
+export function parseArgs<Kind extends RequestKind>(kind: Kind, args: unknown): RequestArgs<Kind> {
+  const parsed = REQUESTS[kind].safeParse(args);
+  if (parsed.success) return parsed.data as RequestArgs<Kind>;
+  const problems = parsed.error.issues.map(
+    (issue) => `${issue.path.join(".") || "arguments"}: ${issue.message}`,
+  );
+  throw new CrossfadeError("USAGE", `${kind}: ${problems.join("; ")}`);
+}

@@ -1,0 +1,179 @@
+import { planBackfill } from "../backfill/plan-chunks.ts";
+import { retryQuarantined } from "../backfill/retry.ts";
+import { runVerify } from "../backfill/verify.ts";
+import { redact } from "../config/describe.ts";
+import { messageOf } from "../config/errors.ts";
+import { SIDES, otherSide, sourceOf, targetOf } from "../config/words.ts";
+import type { Direction, Side } from "../config/words.ts";
+import { readMigration } from "../store/control/migration.ts";
+import type { ControlStore } from "../store/control/open.ts";
+import { isInstalled } from "../store/control/schema.ts";
+import { readWorkers } from "../store/control/workers.ts";
+import { refusedCount } from "../store/postgres/guard.ts";
+import { acceptLoss, listQuarantine } from "../store/postgres/quarantine.ts";
+import { changedShapes } from "../store/postgres/shape-watch.ts";
+import { findState } from "../store/postgres/state.ts";
+import { compileBoth, ensureFeed, onSide } from "./both-sides.ts";
+import type { Wiring } from "./both-sides.ts";
+import { columnSources } from "./column-sources.ts";
+import type { Engine, FlipRequest, QuarantinedKey, SideStatus } from "./engine.ts";
+import { openFleet } from "./fleet.ts";
+import { recover } from "./flip-recover.ts";
+import type { FlipDeps, Receipt, Recovery } from "./flip-types.ts";
+import { runFlip } from "./flip.ts";
+import { FRESH_MS, activeDirection } from "./gates.ts";
+import type { QuarantineCount } from "./gates.ts";
+import {
+  acceptShapes,
+  installSides,
+  refuseLostStore,
+  teardownSides,
+  uninstallSides,
+} from "./sides.ts";
+
+/** The engine on both databases. */
+export function openRealEngine(wiring: Wiring): Engine {
+  return {
+    async check() {
+      await compileBoth(wiring.plan);
+      if (await isInstalled(wiring.store)) await refuseLostStore(wiring);
+    },
+    async install(lead) {
+      const compiled = await compileBoth(wiring.plan);
+      await installSides(wiring, compiled, lead);
+    },
+    changedShapes: (direction) => changed(wiring, direction),
+    async acceptShapes(lead) {
+      const compiled = await compileBoth(wiring.plan);
+      await acceptShapes(wiring, compiled, lead);
+    },
+    uninstall: (lead) => uninstallSides(wiring, lead),
+    teardown: (lead) => teardownSides(wiring, lead),
+    async planChunks(direction) {
+      const { epoch } = await readMigration(wiring.store);
+      await planBackfill(wiring.plan, wiring.store, { direction, epoch });
+    },
+    async verify({ direction, tables, repair, by, signal }) {
+      const { plan, store, log } = wiring;
+      const { epoch } = await readMigration(store);
+      return runVerify({ plan, store, log, direction, epoch, by, repair, tables, signal });
+    },
+    recover: (signal) => recoverFlip(wiring, signal),
+    flip: (request) => flip(wiring, request),
+    countQuarantine: (direction) => countQuarantine(wiring, direction),
+    listQuarantine: (direction) => quarantined(wiring, direction),
+    retryQuarantine: async (direction, ids) => {
+      const { plan, store, log } = wiring;
+      const { epoch } = await readMigration(store);
+      return retryQuarantined({ plan, log, direction, epoch, ids });
+    },
+    acceptQuarantine: (direction, { id, by, reason }) =>
+      onSide(wiring, targetOf(direction), (client) => acceptLoss(client, id, by, reason)),
+    sides: () => sideStatuses(wiring),
+  };
+}
+
+async function changed(wiring: Wiring, direction: Direction): Promise<string[]> {
+  const found: string[] = [];
+  for (const side of SIDES) {
+    const { schema } = wiring.plan[side];
+    const role = side === sourceOf(direction) ? "source" : "target";
+    const shapes = await onSide(wiring, side, (client) =>
+      changedShapes({ client, side, schema, role }),
+    );
+    found.push(...shapes.map(({ table, what }) => `${side} ${table}: ${what.join(", ")}`));
+  }
+  return found;
+}
+
+async function flip(wiring: Wiring, { signal, kind, to, by }: FlipRequest): Promise<Receipt> {
+  return runFlip(await flipDeps(wiring, signal), {
+    kind,
+    by,
+    from: otherSide(to),
+    to,
+    budgetMs: wiring.plan.flip.holdMs,
+    ...(kind === "drill" ? {} : { phase: to === "new" ? "write-new" : "read-new" }),
+  });
+}
+
+/** Also writes what the databases say into the migration row: a controller may have died between the two. */
+async function recoverFlip(wiring: Wiring, signal: AbortSignal): Promise<Recovery> {
+  const deps = await flipDeps(wiring, signal);
+  const recovery = await recover(deps);
+  await deps.fleet.publish(recovery.authority, recovery.epoch);
+  return recovery;
+}
+
+async function flipDeps(wiring: Wiring, signal: AbortSignal): Promise<FlipDeps> {
+  const { plan, store, listener, log } = wiring;
+  const compiled = await compileBoth(plan);
+  const side = (name: Side) => ({
+    url: plan[name].database,
+    schema: plan[name].schema,
+    tables: compiled.tables[name],
+  });
+  return {
+    plan: plan.name,
+    sides: { old: side("old"), new: side("new") },
+    columnSources: (to) => columnSources(to === "new" ? compiled.forward : compiled.reverse),
+    ensureFeed: (name) => ensureFeed(wiring, compiled, name),
+    lag: () => currentLag(store),
+    fleet: openFleet(store, listener),
+    log,
+    signal,
+  };
+}
+
+/** Undefined: nobody who would know has reported. */
+async function currentLag(store: ControlStore): Promise<number | undefined> {
+  const [migration, [mirror]] = await Promise.all([
+    readMigration(store),
+    readWorkers(store, "mirror"),
+  ]);
+  if (mirror === undefined || mirror.seenMs > FRESH_MS || mirror.stats.state !== "running")
+    return undefined;
+  const { direction, epoch, lag_ms } = mirror.stats;
+  return direction === activeDirection(migration) && epoch === migration.epoch ? lag_ms : undefined;
+}
+
+async function quarantined(wiring: Wiring, direction: Direction): Promise<QuarantinedKey[]> {
+  const rows = await onSide(wiring, targetOf(direction), (client) =>
+    listQuarantine(client, direction),
+  );
+  return rows.map(({ id, mapping, sourceTable, key, reason, sqlstate, state, at, attempts }) => ({
+    id,
+    mapping,
+    source_table: sourceTable,
+    key,
+    reason,
+    sqlstate: sqlstate ?? null,
+    state,
+    at,
+    attempts,
+  }));
+}
+
+async function countQuarantine(wiring: Wiring, direction: Direction): Promise<QuarantineCount> {
+  const rows = await quarantined(wiring, direction);
+  const accepted = rows.filter((row) => row.state === "accepted").length;
+  return { open: rows.length - accepted, accepted };
+}
+
+async function sideStatuses(wiring: Wiring): Promise<Record<Side, SideStatus>> {
+  const [old, next] = await Promise.all(SIDES.map((side) => sideStatus(wiring, side)));
+  return { old: old as SideStatus, new: next as SideStatus };
+}
+
+async function sideStatus(wiring: Wiring, side: Side): Promise<SideStatus> {
+  try {
+    return await onSide(wiring, side, async (client) => {
+      const row = await findState(client, side);
+      if (row === undefined) return { reachable: true, state: null, refused_writes: 0 };
+      const state = { authority: sourceOf(row.direction), epoch: row.epoch };
+      return { reachable: true, state, refused_writes: await refusedCount(client, side) };
+    });
+  } catch (error) {
+    return { reachable: false, why: redact(messageOf(error)) };
+  }
+}

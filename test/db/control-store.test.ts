@@ -1,0 +1,493 @@
+import pg from "pg";
+import { beforeAll, describe, expect, test } from "vitest";
+import {
+  claimChunk,
+  failChunk,
+  finishChunk,
+  progress,
+  readChunks,
+  releaseChunk,
+  renewLease,
+  replaceChunks,
+  resetChunks,
+} from "../../store/control/chunk-ledger.ts";
+import {
+  claimCommand,
+  enqueueCommand,
+  failOrphanedCommands,
+  finishCommand,
+  waitForCommand,
+} from "../../store/control/commands.ts";
+import {
+  addApproval,
+  addEvent,
+  addReceipt,
+  readApprovals,
+  readEvents,
+  readReceipts,
+  useApprovals,
+} from "../../store/control/history.ts";
+import { notifyPassed } from "../../store/control/listen.ts";
+import {
+  changeMigration,
+  holdWrites,
+  readMigration,
+  releaseWrites,
+  setMigration,
+} from "../../store/control/migration.ts";
+import type { ControlStore } from "../../store/control/open.ts";
+import { install, isInstalled, uninstall } from "../../store/control/schema.ts";
+import {
+  beatSidecar,
+  forgetSidecars,
+  readSidecars,
+  removeSidecar,
+} from "../../store/control/sidecars.ts";
+import {
+  finishVerifyRun,
+  lastVerifyRun,
+  readVerifyExamples,
+  recordVerifyChunk,
+  startVerifyRun,
+} from "../../store/control/verify-runs.ts";
+import { watchState } from "../../store/control/watch.ts";
+import { beatWorker, readWorkers } from "../../store/control/workers.ts";
+import { openTestListener, openTestStore, silentLog } from "../support/control.ts";
+import { createSingleDatabase, withClient } from "../support/databases.ts";
+
+let database: string;
+let schemas = 0;
+
+beforeAll(async () => {
+  database = await createSingleDatabase();
+});
+
+async function freshStore(): Promise<ControlStore> {
+  schemas += 1;
+  const store = openTestStore(database, { schema: `control_${schemas}` });
+  await install(store);
+  return store;
+}
+
+const OFF = { phase: "off", epoch: 1 } as const;
+
+describe("install", () => {
+  test("concurrent and repeated installs make one store; uninstall leaves nothing", async () => {
+    const stores = Array.from({ length: 5 }, () => openTestStore(database, { schema: "racing" }));
+    await Promise.all(stores.map(install));
+    const [store] = stores as [ControlStore];
+    expect(await isInstalled(store)).toBe(true);
+    const salts = await Promise.all(stores.map(async (each) => (await readMigration(each)).salt));
+    expect(new Set(salts).size).toBe(1);
+    await install(store);
+    expect((await readMigration(store)).salt).toBe(salts[0]);
+    await uninstall(store);
+    await uninstall(store);
+    const left = await withClient(database, (client) =>
+      client.query("select 1 from pg_namespace where nspname = 'racing'"),
+    );
+    expect(left.rowCount).toBe(0);
+  });
+
+  test("uninstall leaves what is not ours in the schema", async () => {
+    const store = await freshStore();
+    await withClient(database, (client) =>
+      client.query(`create table ${pg.escapeIdentifier(store.schema)}.theirs (id int)`),
+    );
+    await uninstall(store);
+    const { rows } = await withClient(database, (client) =>
+      client.query(
+        "select relname from pg_class c join pg_namespace n on n.oid = relnamespace where nspname = $1",
+        [store.schema],
+      ),
+    );
+    expect(rows).toEqual([{ relname: "theirs" }]);
+  });
+
+  test("a schema belongs to one plan", async () => {
+    const store = await freshStore();
+    const other = openTestStore(database, { plan: "another", schema: store.schema });
+    await expect(install(other)).rejects.toMatchObject({ code: "DATABASE_UNFIT" });
+  });
+
+  test("says what is wrong: not installed, unreachable", async () => {
+    await expect(
+      readMigration(openTestStore(database, { schema: "nowhere" })),
+    ).rejects.toMatchObject({ code: "DATABASE_UNFIT" });
+    const away = openTestStore("postgres://postgres:sesame@127.0.0.1:1/none");
+    await expect(install(away)).rejects.toMatchObject({ code: "DATABASE_UNREACHABLE" });
+    const error = await readMigration(away).catch((thrown: Error) => thrown);
+    expect(error).toMatchObject({ code: "DATABASE_UNREACHABLE" });
+    expect((error as Error).message).not.toContain("sesame");
+  });
+});
+
+describe("migration", () => {
+  test("starts off with old as authority", async () => {
+    expect(await readMigration(await freshStore())).toMatchObject({
+      ...OFF,
+      authority: "old",
+      readsNew: 0,
+      canaryStep: 0,
+      hold: undefined,
+      gap: undefined,
+      paused: { backfill: false, mirror: false },
+    });
+  });
+
+  test("of concurrent changes from one state exactly one happens", async () => {
+    const store = await freshStore();
+    const changes = await Promise.all(
+      Array.from({ length: 12 }, () => changeMigration(store, OFF, { phase: "dual-write" })),
+    );
+    expect(changes.filter((change) => change !== undefined)).toHaveLength(1);
+    expect(await readMigration(store)).toMatchObject({ phase: "dual-write", version: 2 });
+    await expect(setMigration(store, OFF, { phase: "backfill" })).rejects.toMatchObject({
+      code: "STALE",
+    });
+  });
+
+  test("changes only what it names; phase_since moves with the phase alone", async () => {
+    const store = await freshStore();
+    const before = await readMigration(store);
+    const gap = await setMigration(store, OFF, {
+      gap: "new was restored",
+      paused: { mirror: true },
+      throttle: { workers: 1 },
+    });
+    expect(gap).toMatchObject({
+      gap: "new was restored",
+      paused: { backfill: false, mirror: true },
+      throttle: { workers: 1 },
+    });
+    expect(gap.phaseSince).toEqual(before.phaseSince);
+    const healed = await setMigration(
+      store,
+      { ...OFF, version: gap.version },
+      { gap: null, phase: "dual-write", readsNew: 0.25 },
+    );
+    expect(healed).toMatchObject({ gap: undefined, readsNew: 0.25, paused: { mirror: true } });
+    expect(healed.phaseSince.getTime()).toBeGreaterThan(before.phaseSince.getTime());
+  });
+
+  test("a hold is a lease that counts down on the reader's clock", async () => {
+    const store = await freshStore();
+    expect((await holdWrites(store, { attempt: 7, ms: 5_000 }))?.hold?.attempt).toBe(7);
+    const left = ((await readMigration(store)).hold?.deadline ?? 0) - performance.now();
+    expect(left).toBeLessThanOrEqual(5_000);
+    expect(left).toBeGreaterThan(0);
+  });
+
+  test("attempts only grow: a lower one neither holds nor releases", async () => {
+    const store = await freshStore();
+    await holdWrites(store, { attempt: 3, ms: 5_000 });
+    expect(await holdWrites(store, { attempt: 2, ms: 5_000 })).toBeUndefined();
+    await releaseWrites(store, 2);
+    expect((await readMigration(store)).hold?.attempt).toBe(3);
+    await releaseWrites(store, 4);
+    expect((await readMigration(store)).hold).toBeUndefined();
+    expect(await holdWrites(store, { attempt: 3, ms: 5_000 })).toBeUndefined();
+  });
+});
+
+describe("notifications", () => {
+  test("the watcher sees a change, and again after its connections were killed", async () => {
+    const store = await freshStore();
+    const watcher = watchState(store, await openTestListener(store), silentLog);
+    expect((await watcher.until(() => true)).phase).toBe("off");
+    await setMigration(store, OFF, { phase: "dual-write" });
+    await watcher.until((row) => row.phase === "dual-write");
+    expect(watcher.connected).toBe(true);
+    await withClient(database, (client) =>
+      client.query(
+        "select pg_terminate_backend(pid) from pg_stat_activity where application_name like $1",
+        [`crossfade test% ${store.instance} %`],
+      ),
+    );
+    await setMigration(
+      openTestStore(database, { schema: store.schema }),
+      { phase: "dual-write", epoch: 1 },
+      { phase: "backfill" },
+    );
+    await watcher.until((row) => row.phase === "backfill");
+    await watcher.stop();
+  });
+
+  test("the listener itself comes back after its connection was killed", async () => {
+    const store = await freshStore();
+    const listener = await openTestListener(store);
+    const back = new Promise<void>((resolve) => listener.onConnected(resolve));
+    await withClient(database, (client) =>
+      client.query(
+        "select pg_terminate_backend(pid) from pg_stat_activity where application_name like $1",
+        [`crossfade test listen ${store.instance}%`],
+      ),
+    );
+    await back;
+    const next = listener.next((message) => message.t === "passed", 10_000);
+    await notifyPassed(store, 3, 12345678901234567890n);
+    expect(await next).toEqual({ t: "passed", epoch: 3, fence: "12345678901234567890" });
+  });
+
+  test("a sidecar's heartbeat wakes the controller only when it acknowledges something", async () => {
+    const store = await freshStore();
+    const listener = await openTestListener(store);
+    const heard: unknown[] = [];
+    listener.on((message) => heard.push(message));
+    const beat = {
+      id: "s1",
+      epoch: 1,
+      holdAttempt: undefined,
+      inFlightWrites: 3,
+      listen: "127.0.0.1:1",
+      stats: { held: { attempt: 4, writes: 5, failed: 0, durations_ms: [], max_ms: 0 } },
+    };
+    await beatSidecar(store, beat);
+    await beatSidecar(store, beat);
+    await beatSidecar(store, { ...beat, inFlightWrites: 2 });
+    await beatSidecar(store, { ...beat, inFlightWrites: 2, holdAttempt: 4 });
+    await beatSidecar(store, { ...beat, inFlightWrites: 0, holdAttempt: 4 });
+    await notifyPassed(store, 1, "1");
+    await expect.poll(() => heard.at(-1)).toMatchObject({ t: "passed" });
+    expect(heard).toHaveLength(4);
+    expect(await readSidecars(store)).toMatchObject([
+      { id: "s1", epoch: 1, holdAttempt: 4, inFlightWrites: 0, stats: { held: { writes: 5 } } },
+    ]);
+    expect(await forgetSidecars(store, 60_000)).toEqual([]);
+    await removeSidecar(store, "s1");
+    expect(await readSidecars(store)).toEqual([]);
+  });
+});
+
+describe("commands", () => {
+  test("each is claimed once, in order, and waiting ends with its outcome", async () => {
+    const store = await freshStore();
+    const listener = await openTestListener(store);
+    const ids: number[] = [];
+    for (let n = 0; n < 6; n += 1)
+      ids.push(await enqueueCommand(store, { kind: "advance", args: { n }, by: "anna" }));
+    const claimed = await Promise.all(Array.from({ length: 10 }, () => claimCommand(store)));
+    expect(claimed.flatMap((command) => command?.id ?? []).toSorted((a, b) => a - b)).toEqual(ids);
+    const [first, second, third] = ids as [number, number, number];
+    const waiting = waitForCommand(store, listener, first);
+    expect(await finishCommand(store, first, { result: { phase: "dual-write" } })).toBe(true);
+    expect(await waiting).toMatchObject({
+      state: "done",
+      result: { phase: "dual-write" },
+      args: { n: 0 },
+      by: "anna",
+    });
+    await finishCommand(store, second, { error: { code: "REFUSED", message: "no" } });
+    expect(await waitForCommand(store, listener, second)).toMatchObject({
+      state: "failed",
+      error: { code: "REFUSED" },
+    });
+    expect(await failOrphanedCommands(store, { code: "FAILED", message: "ended" })).toEqual(
+      ids.slice(2),
+    );
+    expect(await finishCommand(store, third, { result: 1 })).toBe(false);
+  });
+});
+
+describe("history", () => {
+  test("events, receipts and approvals", async () => {
+    const store = await freshStore();
+    await addEvent(store, { kind: "advance", by: "anna", detail: { to: "dual-write" } });
+    expect(await readEvents(store)).toMatchObject([
+      { kind: "advance", by: "anna", ...OFF, detail: { to: "dual-write" } },
+    ]);
+    const receipt = {
+      from: "old",
+      to: "new",
+      epoch: 2,
+      writes_held: 3,
+      hold_ms: { max: 9, p50: 3, p99: 9 },
+      failed: 0,
+      steps: [],
+      why: null,
+    } as const;
+    await addReceipt(store, { kind: "drill", ok: true, ...receipt });
+    await addReceipt(store, { kind: "flip", ok: false, ...receipt, why: "blocked" });
+    expect((await readReceipts(store)).map((each) => each.kind)).toEqual(["flip", "drill"]);
+    expect(await addApproval(store, { phase: "done", name: "anna" })).toBe(true);
+    expect(await addApproval(store, { phase: "done", name: "anna" })).toBe(false);
+    await useApprovals(store, "done");
+    expect(await readApprovals(store)).toEqual([]);
+    expect(await addApproval(store, { phase: "done", name: "anna", reason: "again" })).toBe(true);
+  });
+
+  test("a worker's stats come back as they were", async () => {
+    const store = await freshStore();
+    const stats = {
+      direction: "forward",
+      epoch: 1,
+      lag_ms: 3,
+      keys: 9,
+      passes: 2,
+      deferred: 0,
+      state: "running",
+      fence: "77",
+    } as const;
+    await beatWorker(store, { id: "m1", role: "mirror", stats });
+    const [worker] = await readWorkers(store, "mirror");
+    expect(worker).toMatchObject({ id: "m1", stats });
+    expect(worker?.seenMs).toBeLessThan(60_000);
+  });
+});
+
+describe("chunk ledger", () => {
+  const ranges = (count: number) =>
+    Array.from({ length: count }, (_, n) => ({
+      n,
+      lo: n === 0 ? undefined : [`k"${n}`, "é\\"],
+      hi: n === count - 1 ? undefined : [`k"${n + 1}`, "é\\"],
+      estRows: 10,
+      planVersion: 1,
+    }));
+
+  test("concurrent workers take every chunk exactly once, tables in order", async () => {
+    const store = await freshStore();
+    await replaceChunks(store, "forward", "a_child", ranges(7), 1);
+    await replaceChunks(store, "forward", "b_parent", ranges(5), 0);
+    expect(await readChunks(store, "forward", "b_parent")).toEqual(ranges(5));
+    const work = async (worker: string) => {
+      const taken: string[] = [];
+      for (let chunk = await claimChunk(store, "forward", worker, 60_000); chunk !== undefined;) {
+        taken.push(`${chunk.table}/${chunk.n}`);
+        expect(await finishChunk(store, chunk, { rows: 10, ms: 1 })).toBe(true);
+        chunk = await claimChunk(store, "forward", worker, 60_000);
+      }
+      return taken;
+    };
+    const first = await claimChunk(store, "forward", "w0", 60_000);
+    expect(first).toMatchObject({ table: "b_parent", n: 0, lo: undefined });
+    await releaseChunk(store, first!);
+    const taken = (await Promise.all(["w1", "w2", "w3", "w4", "w5", "w6"].map(work))).flat();
+    expect(taken).toHaveLength(12);
+    expect(new Set(taken).size).toBe(12);
+    expect(await progress(store, "forward")).toMatchObject([
+      { table: "b_parent", chunks: 5, done: 5, rows: 50, estRows: 50, estRowsLeft: 0 },
+      { table: "a_child", chunks: 7, done: 7, rows: 70, finishedAt: expect.any(Date) },
+    ]);
+    expect(await progress(store, "reverse")).toEqual([]);
+  });
+
+  test("an expired lease is claimable, and its late worker is fenced off", async () => {
+    const store = await freshStore();
+    await replaceChunks(store, "forward", "t", ranges(1));
+    const late = (await claimChunk(store, "forward", "slow", -1))!;
+    const next = (await claimChunk(store, "forward", "slow", 60_000))!;
+    expect(next).toMatchObject({ n: 0, attempt: 2 });
+    expect(await renewLease(store, late, 60_000)).toBe(false);
+    expect(await finishChunk(store, late, { rows: 1, ms: 1 })).toBe(false);
+    expect(await renewLease(store, next, 60_000)).toBe(true);
+    expect(await claimChunk(store, "forward", "other", 60_000)).toBeUndefined();
+    expect(await finishChunk(store, next, { rows: 1, ms: 1 })).toBe(true);
+  });
+
+  test("a chunk that keeps failing stays failed until it is reset", async () => {
+    const store = await freshStore();
+    await replaceChunks(store, "forward", "t", ranges(1));
+    for (let attempt = 1; attempt <= 2; attempt += 1) {
+      const chunk = (await claimChunk(store, "forward", "w", 60_000))!;
+      expect(await failChunk(store, chunk, "no such column", 2)).toBe(true);
+    }
+    expect(await claimChunk(store, "forward", "w", 60_000)).toBeUndefined();
+    expect(await progress(store, "forward")).toMatchObject([
+      { failed: 1, done: 0, error: "no such column" },
+    ]);
+    expect(await resetChunks(store, "forward", { onlyFailed: true })).toBe(1);
+    expect(await claimChunk(store, "forward", "w", 60_000)).toMatchObject({ attempt: 1 });
+  });
+
+  test("planning again replaces what was there", async () => {
+    const store = await freshStore();
+    await replaceChunks(store, "forward", "t", ranges(6));
+    await finishChunk(store, (await claimChunk(store, "forward", "w", 60_000))!, {
+      rows: 1,
+      ms: 1,
+    });
+    await replaceChunks(store, "forward", "t", ranges(2));
+    expect(await progress(store, "forward")).toMatchObject([{ chunks: 2, done: 0, rows: 0 }]);
+  });
+});
+
+describe("verify runs", () => {
+  const none = { missing: 0, extra: 0, different: 0, inFlight: 0, repaired: 0 };
+
+  test("sums its chunks; clean only if nothing differs and nothing failed", async () => {
+    const store = await freshStore();
+    const open = (allTables = true) =>
+      startVerifyRun(store, {
+        direction: "forward",
+        by: "anna",
+        repair: false,
+        tables: ["t"],
+        allTables,
+      });
+    const example = { kind: "missing", key: { id: "5" } } as const;
+    const dirty = await open();
+    await recordVerifyChunk(store, dirty, {
+      ...none,
+      table: "t",
+      n: 0,
+      rows: 10,
+      missing: 1,
+      examples: [example],
+      ms: 1,
+    });
+    await recordVerifyChunk(store, dirty, {
+      ...none,
+      table: "t",
+      n: 1,
+      rows: 5,
+      inFlight: 2,
+      examples: [],
+      ms: 1,
+    });
+    expect(await finishVerifyRun(store, dirty)).toMatchObject({
+      state: "dirty",
+      rows: 15,
+      missing: 1,
+      inFlight: 2,
+    });
+    expect(await readVerifyExamples(store, dirty)).toEqual([{ table: "t", ...example }]);
+    const clean = await open();
+    await recordVerifyChunk(store, clean, {
+      ...none,
+      table: "t",
+      n: 0,
+      rows: 10,
+      examples: [],
+      ms: 1,
+    });
+    expect(await finishVerifyRun(store, clean)).toMatchObject({ state: "clean", rows: 10 });
+    await finishVerifyRun(store, await open(), "a range was not read");
+    expect(await finishVerifyRun(store, await open())).toMatchObject({
+      state: "failed",
+      error: "not compared: t",
+    });
+    const partly = await open(false);
+    await recordVerifyChunk(store, partly, {
+      ...none,
+      table: "t",
+      n: 0,
+      rows: 0,
+      examples: [],
+      ms: 1,
+    });
+    await finishVerifyRun(store, partly);
+    expect(await lastVerifyRun(store, "forward")).toMatchObject({
+      state: "clean",
+      allTables: false,
+    });
+    expect(await lastVerifyRun(store, "forward", { onlyClean: true })).toMatchObject({ id: clean });
+    const left = await open();
+    await open();
+    expect(await finishVerifyRun(store, left)).toMatchObject({
+      state: "failed",
+      error: "interrupted",
+    });
+    expect(await lastVerifyRun(store, "reverse")).toBeUndefined();
+  });
+});

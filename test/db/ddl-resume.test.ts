@@ -1,0 +1,93 @@
+import { expect, test } from "vitest";
+import type { Plan } from "../../config/plan-types.ts";
+import { readMigration } from "../../store/control/migration.ts";
+import type { ControlStore } from "../../store/control/open.ts";
+import { readWorkers } from "../../store/control/workers.ts";
+import { ask, itemsPlan, runWorkers, startController } from "../support/controller-world.ts";
+import { withClient } from "../support/databases.ts";
+
+const onOld = (plan: Plan, sql: string) =>
+  withClient(plan.old.database, (client) => client.query(sql));
+
+async function stopped(store: ControlStore): Promise<string> {
+  const why = async () => {
+    const [mirror] = await readWorkers(store, "mirror");
+    return mirror?.stats.state === "failed" ? (mirror.stats.why ?? "") : "";
+  };
+  await expect.poll(why, { timeout: 10_000 }).toContain("changed");
+  return why();
+}
+
+async function healed(store: ControlStore): Promise<void> {
+  await expect
+    .poll(async () => (await readMigration(store)).gap, { timeout: 30_000 })
+    .toBeUndefined();
+}
+
+async function same(plan: Plan): Promise<void> {
+  const read = (url: string, name: string) =>
+    withClient(url, async (client) => {
+      const { rows } = await client.query(
+        `select id, ${name} as name, note from items order by id`,
+      );
+      return rows as unknown[];
+    });
+  await expect
+    .poll(async () => read(plan.new.database, "title"), { timeout: 10_000 })
+    .toEqual(await read(plan.old.database, "name"));
+}
+
+test(
+  "after DDL the mirror stops and says why; resume takes the tables, copies and verifies them again",
+  { timeout: 90_000 },
+  async () => {
+    const plan = await itemsPlan();
+    const { store } = await startController(plan);
+    runWorkers(plan);
+    await ask(plan, "advance", { to: "shadow", wait: true });
+
+    // Same type, other values, no row event; and writes that a missing trigger does not see.
+    await onOld(plan, "alter table items alter note type text using 'rewritten ' || note");
+    expect(await stopped(store)).toContain(
+      "table items changed: column note was rewritten. Nothing is mirrored, copied or compared until `crossfade resume`",
+    );
+    await expect(ask(plan, "verify", { repair: false })).rejects.toMatchObject({
+      code: "SHAPE_CHANGED",
+    });
+    expect(await ask(plan, "resume", { what: "all" })).toMatchObject({
+      tables_taken: ["old items: column note was rewritten"],
+    });
+    await healed(store);
+    await same(plan);
+
+    await onOld(
+      plan,
+      "drop trigger crossfade_log on items; delete from items where id = 1; insert into items (name) values ('unseen')",
+    );
+    expect(await stopped(store)).toContain("trigger crossfade_log on items was dropped");
+    await ask(plan, "resume", { what: "all" });
+    await healed(store);
+    await same(plan);
+    await onOld(plan, "update items set name = 'seen again' where id = 2");
+    await same(plan);
+    expect(await ask(plan, "verify", { repair: false })).toMatchObject({ run: { state: "clean" } });
+  },
+);
+
+test(
+  "a plan that does not fit the tables any more is refused by resume, and nothing is taken",
+  { timeout: 60_000 },
+  async () => {
+    const plan = await itemsPlan();
+    const { store } = await startController(plan);
+    runWorkers(plan);
+    await ask(plan, "advance", { to: "shadow", wait: true });
+    await onOld(plan, "alter table items rename name to label");
+    expect(await stopped(store)).toContain("column name is now label");
+    await expect(ask(plan, "resume", { what: "all" })).rejects.toMatchObject({ exitCode: 2 });
+    expect((await readMigration(store)).gap).toBeUndefined();
+    await onOld(plan, "alter table items rename label to name");
+    await onOld(plan, "update items set name = 'carried' where id = 3");
+    await same(plan);
+  },
+);

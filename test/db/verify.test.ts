@@ -1,0 +1,152 @@
+import { expect, onTestFinished, test } from "vitest";
+import { runVerify } from "../../backfill/verify.ts";
+import { install } from "../../store/control/schema.ts";
+import { readVerifyExamples } from "../../store/control/verify-runs.ts";
+import { openTestStore, silentLog } from "../support/control.ts";
+import { createDatabasePair, withClient } from "../support/databases.ts";
+import { mapping, SyncWorld } from "../support/sync-world.ts";
+
+const OLD = `create table owners (id int primary key, name text not null);
+  create table items (id int primary key, owner int not null references owners, note text);`;
+const NEW = `create table owners (id uuid primary key, name text not null);
+  create table items (id int primary key, owner_name text not null, owner int not null);
+  create table notes (item int primary key references items, body text not null);
+  create table kinds (kind text, id int, label text, primary key (kind, id));`;
+const FORWARD = [
+  mapping("owners", "owners", { set: new Map([["id", "md5(id::text)::uuid"]]) }),
+  mapping("items", "items", {
+    query: "select i.*, o.name as owner_name from items i join owners o on o.id = i.owner",
+    also: { owners: "select id from items where owner = owners.id" },
+  }),
+  mapping("notes", "items", {
+    where: "note is not null",
+    set: new Map([
+      ["item", "id"],
+      ["body", "note"],
+    ]),
+  }),
+  {
+    ...mapping("kinds", "owners", {
+      set: new Map([
+        ["kind", "'owner'"],
+        ["label", "name"],
+      ]),
+    }),
+    path: "test.kinds[0]",
+  },
+  {
+    ...mapping("kinds", "items", {
+      set: new Map([
+        ["kind", "'item'"],
+        ["label", "note"],
+      ]),
+    }),
+    path: "test.kinds[1]",
+  },
+];
+
+/** A world whose mirror runs beside the test, as verify needs fences to pass. */
+async function openMirrored(forward = FORWARD) {
+  const { oldUrl, newUrl } = await createDatabasePair();
+  await withClient(oldUrl, (client) => client.query(OLD));
+  await withClient(newUrl, (client) => client.query(NEW));
+  const world = await SyncWorld.open({ oldUrl, newUrl, forward });
+  const store = openTestStore(oldUrl, { plan: "test" });
+  await install(store);
+  let running = true;
+  const mirror = (async () => {
+    while (running) {
+      await world.drain();
+      await new Promise((resolve) => setTimeout(resolve, 5));
+    }
+  })();
+  onTestFinished(async () => {
+    running = false;
+    await mirror;
+    await world.close();
+  });
+  await world.old.query(
+    "insert into owners select n, 'o' || n from generate_series(1, 20) n; insert into items select n, 1 + n % 20, case when n % 2 = 0 then 'n' || n end from generate_series(1, 100) n",
+  );
+  const verify = (options: { repair: boolean; tables?: string[]; signal?: AbortSignal }) =>
+    runVerify({
+      plan: world.plan,
+      store,
+      log: silentLog,
+      direction: "forward",
+      epoch: 1,
+      by: "test",
+      ...options,
+    });
+  return { world, store, verify, newUrl };
+}
+
+/** Breaks rows as a stray process with the mirror's marker would. */
+async function sabotage(newUrl: string, sql: string): Promise<void> {
+  await withClient(newUrl, (client) =>
+    client.query(`set session_replication_role = replica; ${sql}`),
+  );
+}
+
+test("verify counts what is missing, extra and different, repairs it, and is clean after", async () => {
+  const { store, verify, newUrl } = await openMirrored();
+  expect(await verify({ repair: false })).toMatchObject({
+    state: "clean",
+    missing: 0,
+    extra: 0,
+    different: 0,
+    rows: 20 + 100 + 50 + 120,
+  });
+  await sabotage(
+    newUrl,
+    `delete from notes where item = 4; delete from items where id = 7; update items set owner_name = 'wrong' where id = 9;
+     insert into notes values (3, 'nobody wrote this'); insert into owners values (md5('x')::uuid, 'orphan of a computed key');
+     insert into kinds values ('item', 999, 'orphan'), ('stranger', 1, 'made by no mapping')`,
+  );
+  const dirty = await verify({ repair: false });
+  expect(dirty).toMatchObject({ state: "dirty", missing: 2, different: 1, extra: 4 });
+  const examples = await readVerifyExamples(store, dirty.id, 20);
+  expect(JSON.stringify(examples)).toContain('"id":"9"');
+  expect(await verify({ repair: true })).toMatchObject({ state: "clean", repaired: 7 });
+  expect(await verify({ repair: false })).toMatchObject({
+    state: "clean",
+    missing: 0,
+    extra: 0,
+    different: 0,
+  });
+});
+
+test("a foreign key that points at nothing is found although no session checked it", async () => {
+  const { verify, newUrl } = await openMirrored();
+  await verify({ repair: false });
+  await sabotage(
+    newUrl,
+    "alter table notes drop constraint notes_item_fkey; alter table notes add constraint notes_owner foreign key (item) references items not valid; delete from items where id = 8",
+  );
+  const run = await verify({ repair: false, tables: ["notes"] });
+  expect(run).toMatchObject({ state: "dirty", missing: 1 });
+});
+
+test("a row whose expression fails differs; its neighbours are compared", async () => {
+  const set = new Map([
+    ["kind", "'item'"],
+    ["label", "(100 / (id - 42))::text"],
+  ]);
+  const broken = mapping("kinds", "items", { set });
+  const { verify } = await openMirrored([broken]);
+  expect(await verify({ repair: true })).toMatchObject({
+    state: "dirty",
+    different: 1,
+    missing: 0,
+    rows: 100,
+  });
+});
+
+test("a range that cannot be read is a failure, not a pass", async () => {
+  const { verify } = await openMirrored();
+  const aborted = AbortSignal.abort(new Error("stopped half way"));
+  expect(await verify({ repair: false, signal: aborted })).toMatchObject({
+    state: "failed",
+    error: "stopped half way",
+  });
+});

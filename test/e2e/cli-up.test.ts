@@ -1,0 +1,207 @@
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
+import { beforeEach, expect, onTestFinished, test } from "vitest";
+import type { Status } from "../../switchover/status.ts";
+import type { WalkResult } from "../../switchover/walk.ts";
+import { CliProcess, isAlive, runCli } from "../support/cli.ts";
+import { createDatabasePair, type DatabasePair, withClient } from "../support/databases.ts";
+import { writePlanFile } from "../support/plan-files.ts";
+
+interface UpDocument {
+  readonly plan: string;
+  readonly proxy: string;
+  readonly operate: string;
+  readonly roles: readonly { readonly role: string; readonly pid: number }[];
+  readonly not_acting: readonly string[];
+}
+
+let pair: DatabasePair;
+let planFile: string;
+
+beforeEach(async () => {
+  pair = await createDatabasePair();
+  for (const url of [pair.oldUrl, pair.newUrl]) {
+    await withClient(url, (client) =>
+      client.query("create table users (id int primary key, name text not null)"),
+    );
+  }
+  await withClient(pair.oldUrl, (client) =>
+    client.query("insert into users select i, 'user ' || i from generate_series(1, 100) i"),
+  );
+  planFile = writePlanFile({
+    name: "cli-up",
+    old: { database: pair.oldUrl, app: await startApp("old") },
+    new: { database: pair.newUrl, app: await startApp("new") },
+    forward: { users: { from: "users" } },
+    reverse: { users: { from: "users" } },
+    proxy: { listen: "127.0.0.1:0" },
+    operate: { listen: "127.0.0.1:0" },
+    gates: { canary: { samples: 5 } },
+  });
+});
+
+/** An app that says which side it is. */
+async function startApp(side: string): Promise<string> {
+  const server = createServer((_, response) => response.end(side));
+  await new Promise<void>((done) => server.listen(0, "127.0.0.1", done));
+  onTestFinished(() => void server.close());
+  return `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+}
+
+async function startUp(): Promise<{
+  up: CliProcess;
+  document: UpDocument;
+  pidOf: (role: string) => number;
+}> {
+  const up = new CliProcess(["up", "--plan", planFile, "--json"]);
+  await expect.poll(() => up.stdout, { timeout: 60_000 }).toContain("}\n");
+  const document = up.document<UpDocument>();
+  return {
+    up,
+    document,
+    pidOf: (role) => document.roles.find((entry) => entry.role === role)?.pid ?? 0,
+  };
+}
+
+test("up runs every role, restarts what dies, drains on SIGTERM and exits 0", async () => {
+  const { up, document, pidOf } = await startUp();
+  expect(document.roles.map(({ role }) => role)).toEqual([
+    "control",
+    "mirror",
+    "backfill",
+    "proxy",
+  ]);
+  expect(document.not_acting).toEqual([expect.stringMatching(/^gates.canary:/)]);
+  const answer = await fetch(document.proxy);
+  expect([answer.headers.get("crossfade-side"), await answer.text()]).toEqual(["old", "old"]);
+  expect(await (await fetch(`${document.operate}/v1/status`)).json()).toMatchObject({
+    phase: "off",
+  });
+
+  process.kill(pidOf("mirror"), "SIGKILL");
+  await expect
+    .poll(() => up.stderr, { timeout: 20_000 })
+    .toContain("mirror: ended with SIGKILL; starting it again");
+
+  const { document: status } = await runCli<Status>(planFile, "status");
+  expect(status).toMatchObject({
+    plan: "cli-up",
+    phase: "off",
+    authority: "old",
+    reads: { new: 0 },
+    quarantine: 0,
+  });
+
+  up.child.kill("SIGTERM");
+  expect(await up.ended).toBe(0);
+  expect(up.document()).toEqual(document);
+  expect(document.roles.filter(({ pid }) => isAlive(pid))).toEqual([]);
+});
+
+test("no child outlives its supervisor, however that dies", async () => {
+  const { up, document } = await startUp();
+  up.child.kill("SIGKILL");
+  await up.ended;
+  await expect
+    .poll(() => document.roles.filter(({ pid }) => isAlive(pid)), { timeout: 20_000 })
+    .toEqual([]);
+});
+
+test("commands walk the phases with up running; refusals exit 3 and name their gates", async () => {
+  const { up, document } = await startUp();
+  const dry = await runCli<WalkResult>(planFile, "advance", "--to", "backfill", "--dry-run");
+  expect(dry.exit).toBe(0);
+  expect(dry.document.steps.map(({ from, to }) => `${from} ${to}`)).toEqual([
+    "off dual-write",
+    "dual-write backfill",
+  ]);
+
+  const advanced = await runCli<WalkResult>(planFile, "advance", "--to", "verify", "--wait");
+  expect(advanced).toMatchObject({ exit: 0, document: { phase: "verify" } });
+  const { rows } = await withClient(pair.newUrl, (client) =>
+    client.query("select count(*)::int as n from users"),
+  );
+  expect(rows[0]).toEqual({ n: 100 });
+
+  const verified = await runCli<{ run: { state: string; rows: number } }>(planFile, "verify");
+  expect(verified).toMatchObject({ exit: 0, document: { run: { state: "clean", rows: 100 } } });
+
+  const refused = await runCli<{ error: { code: string; message: string } }>(
+    planFile,
+    "advance",
+    "--to",
+    "dual-write",
+  );
+  expect(refused).toMatchObject({
+    exit: 3,
+    document: { error: { code: "REFUSED", hint: expect.stringContaining("rollback") } },
+  });
+
+  const paused = await runCli(planFile, "pause", "backfill");
+  expect(paused).toMatchObject({
+    exit: 0,
+    document: { paused: { backfill: true, mirror: false } },
+  });
+  expect(await runCli(planFile, "resume")).toMatchObject({
+    exit: 0,
+    document: { paused: { backfill: false, mirror: false } },
+  });
+  expect(await runCli(planFile, "quarantine", "list")).toMatchObject({ exit: 0, document: [] });
+
+  const clean = await runCli(planFile, "clean", "--yes");
+  expect(clean).toMatchObject({
+    exit: 3,
+    document: { error: { message: expect.stringContaining("still running") } },
+  });
+
+  // A second signal does not wait for anybody.
+  up.child.kill("SIGTERM");
+  up.child.kill("SIGINT");
+  expect(await up.ended).toBe(1);
+  await expect
+    .poll(() => document.roles.filter(({ pid }) => isAlive(pid)), { timeout: 20_000 })
+    .toEqual([]);
+});
+
+test("without up: status says so, a command runs a controller itself, clean leaves nothing", async () => {
+  const before = await runCli<Status>(planFile, "status");
+  expect(before).toMatchObject({
+    exit: 0,
+    document: { phase: "off", controller: { leading: false } },
+  });
+  expect(await runCli(planFile, "rollback")).toMatchObject({
+    exit: 3,
+    document: { error: { hint: expect.stringContaining("crossfade up") } },
+  });
+
+  expect(await runCli<WalkResult>(planFile, "advance")).toMatchObject({
+    exit: 0,
+    document: { phase: "dual-write" },
+  });
+  const refused = await runCli<{ error: { gates: { name: string; state: string }[] } }>(
+    planFile,
+    "advance",
+  );
+  expect(refused).toMatchObject({
+    exit: 3,
+    document: {
+      error: {
+        gates: expect.arrayContaining([expect.objectContaining({ name: "lag", state: "unknown" })]),
+      },
+    },
+  });
+  expect(await runCli(planFile, "clean")).toMatchObject({
+    exit: 3,
+    document: { error: { hint: expect.stringContaining("--yes") } },
+  });
+  expect(await runCli(planFile, "clean", "--yes")).toMatchObject({
+    exit: 0,
+    document: { cleaned: true },
+  });
+  for (const url of [pair.oldUrl, pair.newUrl]) {
+    const { rows } = await withClient(url, (client) =>
+      client.query("select nspname from pg_namespace where nspname like 'crossfade%'"),
+    );
+    expect(rows).toEqual([]);
+  }
+});

@@ -1,0 +1,100 @@
+import { execFile } from "node:child_process";
+import { mkdtempSync, readdirSync, rmSync, symlinkSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { dirname, join, resolve } from "node:path";
+import { promisify } from "node:util";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+
+const ROOT = resolve(import.meta.dirname, "../..");
+const NODE_24 = dirname(resolve(ROOT, "node_modules/node/bin/node"));
+const run = promisify(execFile);
+
+describe("the package, installed into an empty folder", () => {
+  let folder: string;
+  const env = { ...process.env, PATH: `${NODE_24}:${process.env["PATH"]}` };
+
+  beforeAll(async () => {
+    folder = mkdtempSync(join(tmpdir(), "crossfade-package-"));
+    await run("npm", ["pack", "--pack-destination", folder], { cwd: ROOT, env });
+    const tarball = readdirSync(folder).find((file) => file.endsWith(".tgz"));
+    await run("npm", ["init", "-y"], { cwd: folder, env });
+    await run("npm", ["install", "--prefer-offline", "--no-audit", "--no-fund", `./${tarball}`], {
+      cwd: folder,
+      env,
+    });
+  }, 170_000);
+
+  afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+  test("runs", async () => {
+    const { stdout } = await run(join(folder, "node_modules/.bin/crossfade"), ["--help"], {
+      cwd: folder,
+      env,
+    });
+    expect(stdout).toContain("Usage: crossfade");
+    for (const command of ["up", "advance", "rollback", "status"])
+      expect(stdout).toContain(`  ${command} `);
+  });
+
+  test("knows its version, and has every module it needs", async () => {
+    const crossfade = join(folder, "node_modules/.bin/crossfade");
+    const { stdout } = await run(crossfade, ["--version"], { cwd: folder, env });
+    expect(stdout.trim()).toMatch(/^\d+\.\d+\.\d+/);
+    await expect(run(crossfade, ["status", "--json"], { cwd: folder, env })).rejects.toMatchObject({
+      code: 2,
+      stdout: expect.stringContaining('"PLAN_INVALID"'),
+    });
+  });
+
+  test("ships no sources and no tests", () => {
+    const shipped = readdirSync(join(folder, "node_modules/crossfade"), {
+      recursive: true,
+      encoding: "utf8",
+    });
+    expect(
+      shipped.filter((file) => !file.startsWith("node_modules") && /\.ts$|(^|\/)test\//.test(file)),
+    ).toEqual([]);
+  });
+});
+
+describe("bin/crossfade of a checkout", () => {
+  /** A PATH with the few tools the script needs, and only the Node that `node` is, if any. */
+  function pathWith(node: string | undefined): string {
+    const bin = mkdtempSync(join(tmpdir(), "crossfade-path-"));
+    afterAll(() => rmSync(bin, { recursive: true, force: true }));
+    for (const tool of ["sh", "dirname", "readlink"])
+      symlinkSync(`/usr/bin/${tool}`, join(bin, tool));
+    if (node !== undefined) symlinkSync(node, join(bin, "node"));
+    return bin;
+  }
+
+  test("uses the pinned Node where PATH has none", async () => {
+    const { stdout } = await run(join(ROOT, "bin/crossfade"), ["--version"], {
+      env: { PATH: pathWith(undefined) },
+    });
+    expect(stdout.trim()).toMatch(/^\d+\.\d+\.\d+/);
+  });
+
+  test("uses the pinned Node where the one on PATH is too old", async () => {
+    const { stdout } = await run(join(ROOT, "bin/crossfade"), ["--version"], {
+      env: { PATH: pathWith("/bin/false") },
+    });
+    expect(stdout.trim()).toMatch(/^\d+\.\d+\.\d+/);
+  });
+
+  test("works through a symlink, from any folder", async () => {
+    const folder = pathWith(undefined);
+    symlinkSync(join(ROOT, "bin/crossfade"), join(folder, "crossfade"));
+    const { stdout } = await run(join(folder, "crossfade"), ["--version"], {
+      env: { PATH: folder },
+      cwd: tmpdir(),
+    });
+    expect(stdout.trim()).toMatch(/^\d+\.\d+\.\d+/);
+  });
+
+  test("hands the exit code through", async () => {
+    await expect(
+      run(join(ROOT, "bin/crossfade"), ["nonsense"], { env: { PATH: pathWith(undefined) } }),
+    ).rejects.toMatchObject({ code: 2 });
+  });
+});

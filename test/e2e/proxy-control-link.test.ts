@@ -1,0 +1,204 @@
+import net from "node:net";
+import type { AddressInfo } from "node:net";
+import pg from "pg";
+import { expect, onTestFinished, test } from "vitest";
+import { ControlLink } from "../../proxy/control-link.ts";
+import { PostgresFenceWriter } from "../../proxy/fence-writer.ts";
+import { notifyPassed } from "../../store/control/listen.ts";
+import { holdWrites, releaseWrites } from "../../store/control/migration.ts";
+import { readSidecars } from "../../store/control/sidecars.ts";
+import { withClient } from "../support/databases.ts";
+import { freePort, proxyWorld as world, runRole } from "../support/proxy-world.ts";
+import { quietLog, send } from "../support/sidecar.ts";
+
+const write = (name: string) => ({ method: "POST", body: "x", headers: { authorization: name } });
+const as = (name: string) => ({ headers: { authorization: name } });
+
+async function highestFence(url: string): Promise<bigint> {
+  return withClient(url, async (client) => {
+    const { rows } = await client.query<{ id: string }>(
+      "select coalesce(max(id), 0) as id from crossfade.log_old where op = 'f'",
+    );
+    return BigInt(rows[0]?.id ?? 0);
+  });
+}
+
+test("the role registers, follows state, takes fences, hears what has passed, holds, and takes itself off the list", async () => {
+  const { plan, store, change } = await world();
+  const { url, stop } = await runRole(plan);
+  expect(await readSidecars(store)).toMatchObject([{ epoch: 1, inFlightWrites: 0 }]);
+  const pass = async () => notifyPassed(store, 1, await highestFence(plan.old.database));
+  const side = async (name: string) => (await send(url, as(name))).body;
+  expect(await side("ann")).toBe("old");
+
+  await change({ phase: "read-new", readsNew: 1 });
+  await expect
+    .poll(async () => {
+      await pass();
+      return side("ann");
+    })
+    .toBe("new");
+  expect((await send(url, write("ann"))).headers["crossfade-mirrored"]).toBe("pending");
+  expect(await side("ann")).toBe("old");
+  expect(await side("bob")).toBe("new");
+  await expect
+    .poll(async () => {
+      await pass();
+      return side("ann");
+    })
+    .toBe("new");
+
+  await holdWrites(store, { attempt: 1, ms: 60_000 });
+  await expect.poll(async () => (await readSidecars(store))[0]?.holdAttempt).toBe(1);
+  const held = send(url, write("ann"));
+  await change({ phase: "write-new", authority: "new", epoch: 2 });
+  await expect.poll(async () => (await readSidecars(store))[0]?.epoch).toBe(2);
+  await releaseWrites(store, 1);
+  expect((await held).body).toBe("new");
+  await expect
+    .poll(async () => (await readSidecars(store))[0]?.stats.held)
+    .toMatchObject({ attempt: 1, writes: 1, failed: 0 });
+
+  await stop();
+  expect(await readSidecars(store)).toEqual([]);
+});
+
+test("a second sidecar: both know before it takes requests, and the authority answers; the first goes on when it is gone", async () => {
+  const { plan, store, change } = await world();
+  await change({ phase: "read-new", readsNew: 1 });
+  const pass = async () => notifyPassed(store, 1, await highestFence(plan.old.database));
+  const first = await runRole(plan);
+  const side = async (url: string) => {
+    await pass();
+    return (await send(url, as("ann"))).body;
+  };
+  await expect.poll(() => side(first.url)).toBe("new");
+  const second = await runRole({
+    ...plan,
+    proxy: { ...plan.proxy, listen: { host: "127.0.0.1", port: await freePort() } },
+  });
+  for (const { url } of [first, second]) {
+    const answer = await send(url, as("ann"));
+    expect([answer.body, answer.headers["crossfade-consistency"]]).toEqual([
+      "old",
+      "authority-only",
+    ]);
+  }
+  await second.stop();
+  await expect.poll(() => side(first.url)).toBe("new");
+});
+
+test("a sidecar that starts while writes are held starts holding", async () => {
+  const { plan, store } = await world();
+  await holdWrites(store, { attempt: 4, ms: 60_000 });
+  const { url } = await runRole(plan);
+  const held = send(url, write("ann"));
+  await expect
+    .poll(async () => (await readSidecars(store))[0])
+    .toMatchObject({ holdAttempt: 4, inFlightWrites: 0 });
+  await releaseWrites(store, 4);
+  expect((await held).status).toBe(200);
+});
+
+test("a fence is a row of the log under the epoch of the side; on the side that is not the authority it names the newer epoch", async () => {
+  const { plan } = await world();
+  const fences = new PostgresFenceWriter(plan, "test");
+  onTestFinished(() => fences.stop());
+  const first = await fences.write("old");
+  const second = await fences.write("old");
+  expect(first).toMatchObject({ side: "old", epoch: 1 });
+  expect(second.fence).toBeGreaterThan(first.fence);
+  expect(await highestFence(plan.old.database)).toBe(second.fence);
+  await withClient(plan.old.database, (client) =>
+    client.query("update crossfade.state set direction = 'reverse', epoch = 2 where side = 'old'"),
+  );
+  expect(await fences.write("old")).toEqual({ side: "new", epoch: 2, fence: 0n });
+});
+
+test("a fence writer whose connection was ended opens another", async () => {
+  const { plan } = await world();
+  const fences = new PostgresFenceWriter(plan, "test");
+  onTestFinished(() => fences.stop());
+  await fences.write("old");
+  await withClient(plan.old.database, (client) =>
+    client.query(
+      "select pg_terminate_backend(pid) from pg_stat_activity where application_name like 'crossfade fences%' and datname = current_database()",
+    ),
+  );
+  await expect
+    .poll(async () =>
+      fences.write("old").then(
+        ({ side }) => side,
+        () => "failed",
+      ),
+    )
+    .toBe("old");
+});
+
+test("a control store that goes away: traffic goes on, fences stop counting, and it heals", async () => {
+  const { plan, change } = await world();
+  await change({ phase: "read-new", readsNew: 1 });
+  const relay = await startRelay(plan.control.database);
+  const link = new ControlLink({
+    plan: { ...plan, control: { ...plan.control, database: relay.url } },
+    id: "cut",
+    listen: "127.0.0.1:1",
+    log: quietLog,
+  });
+  onTestFinished(() => link.stop());
+  const links: boolean[] = [];
+  link.onLink(() => links.push(link.connected()));
+  await link.start();
+  expect([link.connected(), link.state()?.phase]).toEqual([true, "read-new"]);
+  relay.cut();
+  await expect.poll(() => link.connected(), { timeout: 10_000 }).toBe(false);
+  expect(link.state()?.phase).toBe("read-new");
+  await change({ phase: "shadow", readsNew: 0 });
+  relay.heal();
+  await expect.poll(() => link.connected(), { timeout: 10_000 }).toBe(true);
+  await expect.poll(() => link.state()?.phase).toBe("shadow");
+  expect(links).toEqual([true, false, true]);
+});
+
+/** A way to a database that can be cut. */
+async function startRelay(database: string): Promise<{ url: string; cut(): void; heal(): void }> {
+  const target = new URL(database);
+  const sockets = new Set<net.Socket>();
+  let open = true;
+  const server = net.createServer((socket) => {
+    socket.on("error", () => {});
+    if (!open) return void socket.destroy();
+    const onward = net
+      .connect(Number(target.port), target.hostname)
+      .on("error", () => socket.destroy());
+    sockets.add(socket);
+    socket.on("close", () => onward.destroy());
+    onward.on("close", () => socket.destroy());
+    socket.pipe(onward).pipe(socket);
+  });
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  onTestFinished(() => void server.close());
+  const url = new URL(database);
+  url.port = String((server.address() as AddressInfo).port);
+  const cut = () => {
+    open = false;
+    for (const socket of sockets) socket.destroy();
+  };
+  return { url: url.href, cut, heal: () => (open = true) };
+}
+
+test("nothing is left connected when the role has stopped", async () => {
+  const { plan } = await world();
+  const { stop } = await runRole(plan);
+  await stop();
+  const client = new pg.Client({ connectionString: plan.old.database });
+  await client.connect();
+  onTestFinished(() => client.end());
+  const left = async () =>
+    (
+      await client.query(
+        "select 1 from pg_stat_activity where application_name like 'crossfade sidecar%' and datname = current_database()",
+      )
+    ).rowCount;
+  await expect.poll(left).toBe(0);
+});

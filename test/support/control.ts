@@ -1,0 +1,37 @@
+import { randomBytes } from "node:crypto";
+import { onTestFinished } from "vitest";
+import type { Log } from "../../config/lifecycle.ts";
+import { listen } from "../../store/control/listen.ts";
+import type { Listener } from "../../store/control/listen.ts";
+import { closeControlStore, openControlStore } from "../../store/control/open.ts";
+import type { ControlStore } from "../../store/control/open.ts";
+
+/** Discards everything. */
+export const silentLog: Log = { debug() {}, info() {}, warn() {}, error() {} };
+
+/** Opens the control store of a database for one test and closes it after. Not installed. */
+export function openTestStore(
+  database: string,
+  options: { readonly plan?: string; readonly schema?: string } = {},
+): ControlStore {
+  const store = openControlStore(
+    {
+      name: options.plan ?? "test-plan",
+      control: { database, schema: options.schema ?? "crossfade" },
+    },
+    { role: "test", instance: randomBytes(4).toString("hex") },
+  );
+  onTestFinished(() => closeControlStore(store));
+  return store;
+}
+
+/** A connected listener, closed after the test. */
+export async function openTestListener(store: ControlStore): Promise<Listener> {
+  const listener = listen(store, silentLog);
+  onTestFinished(() => listener.close());
+  await new Promise<void>((resolve) => {
+    listener.onConnected(resolve);
+    if (listener.connected) resolve();
+  });
+  return listener;
+}

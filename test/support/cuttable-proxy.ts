@@ -1,0 +1,60 @@
+import { createServer, connect, type Socket } from "node:net";
+import type { AddressInfo } from "node:net";
+import { onTestFinished } from "vitest";
+
+/** A TCP line to a server that can be cut and mended, as a network partition would. */
+export class CuttableProxy {
+  readonly #target: { readonly host: string; readonly port: number };
+  readonly #sockets = new Set<Socket>();
+  readonly #server = createServer((client) => this.#join(client));
+  #cut = false;
+
+  private constructor(target: { host: string; port: number }) {
+    this.#target = target;
+  }
+
+  static async open(target: { host: string; port: number }): Promise<CuttableProxy> {
+    const proxy = new CuttableProxy(target);
+    await new Promise<void>((resolve) => proxy.#server.listen(0, "127.0.0.1", resolve));
+    onTestFinished(() => {
+      proxy.cut();
+      proxy.#server.close();
+    });
+    return proxy;
+  }
+
+  get port(): number {
+    return (this.#server.address() as AddressInfo).port;
+  }
+
+  /** Ends every connection and refuses new ones. */
+  cut(): void {
+    this.#cut = true;
+    for (const socket of this.#sockets) socket.destroy();
+  }
+
+  mend(): void {
+    this.#cut = false;
+  }
+
+  #join(client: Socket): void {
+    if (this.#cut) {
+      client.destroy();
+      return;
+    }
+    const server = connect(this.#target.port, this.#target.host);
+    for (const [socket, other] of [
+      [client, server],
+      [server, client],
+    ] as const) {
+      this.#sockets.add(socket);
+      socket.on("close", () => {
+        this.#sockets.delete(socket);
+        other.destroy();
+      });
+      // A cut line is what the test is about; both ends see it as a broken connection.
+      socket.on("error", () => {});
+      socket.pipe(other);
+    }
+  }
+}

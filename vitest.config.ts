@@ -1,0 +1,31 @@
+import { defineConfig } from "vitest/config";
+
+const globalSetup = ["test/support/global-postgres.ts"];
+
+export default defineConfig({
+  test: {
+    retry: 0,
+    maxWorkers: 2,
+    projects: [
+      { test: { name: "unit", include: ["test/unit/**/*.test.ts"] } },
+      {
+        test: {
+          name: "db",
+          include: ["test/db/**/*.test.ts"],
+          globalSetup,
+          testTimeout: 60_000,
+          hookTimeout: 60_000,
+        },
+      },
+      {
+        test: {
+          name: "e2e",
+          include: ["test/e2e/**/*.test.ts", "test/chaos/**/*.test.ts"],
+          globalSetup,
+          testTimeout: 180_000,
+          hookTimeout: 60_000,
+        },
+      },
+    ],
+  },
+});
