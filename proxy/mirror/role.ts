@@ -227,6 +227,7 @@ class MirrorRole {
       await this.#running.sleep(20);
       return;
     }
+    this.#stats = { ...without(this.#stats, "why"), state: "starting" };
     const engine = await openEngine({
       plan: this.#plan,
       ...agreed,

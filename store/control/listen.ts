@@ -114,7 +114,7 @@ export class Listener {
       // query_timeout makes the paranoid check fail on a black-holed connection instead of waiting for ever.
       {
         connectionString: url,
-        application_name: applicationName(plan, `${role} listen`, instance),
+        application_name: applicationName(plan, `listen ${role}`, instance),
         connectionTimeoutMillis: 5_000,
         query_timeout: 3_000,
       },

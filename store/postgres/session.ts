@@ -44,6 +44,8 @@ function pinnedSettings(options: SessionOptions): string[] {
     "set lc_monetary = 'C'",
     "set xmloption = 'content'",
     "set row_security = off",
+    // Compiling a catalog query takes seconds where running it takes milliseconds.
+    "set jit = off",
     "set default_transaction_isolation = 'read committed'",
     `set search_path = ${options.searchPath === undefined ? "pg_catalog" : ident(options.searchPath)}, pg_temp`,
   ];

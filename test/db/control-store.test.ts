@@ -220,7 +220,7 @@ describe("notifications", () => {
     await withClient(database, (client) =>
       client.query(
         "select pg_terminate_backend(pid) from pg_stat_activity where application_name like $1",
-        [`crossfade test listen ${store.instance}%`],
+        [`crossfade listen test ${store.instance}%`],
       ),
     );
     await back;

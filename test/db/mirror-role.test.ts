@@ -53,7 +53,18 @@ test("a fence of one direction is never reported as passed in the other", async 
   await expect
     .poll(async () => Number((await stats())?.fence), { timeout: 10_000 })
     .toBeGreaterThan(1_000_000);
+  const listeners = () =>
+    withClient(oldUrl, async (client) => {
+      const { rows } = await client.query(
+        "select pid from pg_stat_activity where datname = current_database() and application_name like 'crossfade listen mirror%'",
+      );
+      return rows;
+    });
+  const [listener] = await listeners();
+  expect(listener).toBeDefined();
   await turn("forward", 3);
   await expect.poll(async () => (await stats())?.epoch, { timeout: 10_000 }).toBe(3);
   expect(await stats()).toMatchObject({ direction: "forward", fence: "0" });
+  // A mirror that turns ends the sessions an earlier one left behind, never its own.
+  expect(await listeners()).toEqual([listener]);
 });
