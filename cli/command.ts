@@ -39,10 +39,22 @@ export interface Command<Options = object> {
   run(context: Context, options: Options, args: readonly string[]): Promise<Result | undefined>;
 }
 
+/** A command that works without a plan file, such as the one that drafts it. */
+export interface StandaloneCommand<Options = object> extends Omit<Command, "run"> {
+  readonly standalone: true;
+  run(
+    context: Pick<Context, "output">,
+    options: Options,
+    args: readonly string[],
+  ): Promise<Result | undefined>;
+}
+
+export type AnyCommand = Command | StandaloneCommand;
+
 /** Commands under one word, such as `quarantine list`. */
 export interface CommandGroup {
   readonly name: string;
   readonly summary: string;
   readonly details: string;
-  readonly commands: readonly Command[];
+  readonly commands: readonly AnyCommand[];
 }

@@ -5,6 +5,7 @@ import { check } from "./check.ts";
 import { clean } from "./clean.ts";
 import { control } from "./control.ts";
 import { drill } from "./drill.ts";
+import { init } from "./init.ts";
 import { mirror } from "./mirror.ts";
 import { Output } from "./output.ts";
 import { pause, resume } from "./pause.ts";
@@ -20,6 +21,7 @@ import { verify } from "./verify.ts";
 
 /** In the order in which a migration meets them. */
 const COMMANDS = [
+  init,
   check,
   up,
   status,

@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { Command as Commander, CommanderError, Option } from "commander";
 import { CrossfadeError, EXIT, type ExitCode } from "../config/errors.ts";
 import { loadPlan } from "../config/load.ts";
-import type { Command, CommandGroup } from "./command.ts";
+import type { AnyCommand, Command, CommandGroup, Result } from "./command.ts";
 import { createLog, LOG_LEVELS } from "./log.ts";
 import type { Output } from "./output.ts";
 import { stopSignal } from "./signals.ts";
@@ -13,12 +13,12 @@ const EXIT_CODES =
 
 /** Parses `argv`, runs the command it names and returns the exit code. Everything printed goes through `output`. */
 export async function runProgram(
-  entries: readonly (Command | CommandGroup)[],
+  entries: readonly (AnyCommand | CommandGroup)[],
   argv: readonly string[],
   output: Output,
 ): Promise<ExitCode> {
   let exit: ExitCode = EXIT.done;
-  const run = async (command: Command, options: RawOptions, args: readonly string[]) => {
+  const run = async (command: AnyCommand, options: RawOptions, args: readonly string[]) => {
     exit = await runCommand(command, options, args, output);
   };
   try {
@@ -43,26 +43,38 @@ interface RawOptions extends Readonly<Record<string, unknown>> {
   readonly logLevel?: string;
 }
 
-type Run = (command: Command, options: RawOptions, args: readonly string[]) => Promise<void>;
+type Run = (command: AnyCommand, options: RawOptions, args: readonly string[]) => Promise<void>;
 
 async function runCommand(
-  command: Command,
+  command: AnyCommand,
   options: RawOptions,
   args: readonly string[],
   output: Output,
 ): Promise<ExitCode> {
-  const plan = loadPlan(options.plan);
-  const logLevel = options.logLevel ?? command.logLevel;
-  const log = createLog({ level: logLevel, plan: plan.name, role: command.name });
-  const signal = stopSignal(() => log.error({}, "stopped before everything was done"));
-  const result = await command.run({ plan, log, logLevel, output, signal }, options, args);
+  const result =
+    "standalone" in command
+      ? await command.run({ output }, options, args)
+      : await runWithPlan(command, options, args, output);
   if (result === undefined) return EXIT.done;
   output.result(result);
   return result.exit ?? EXIT.done;
 }
 
+async function runWithPlan(
+  command: Command,
+  options: RawOptions,
+  args: readonly string[],
+  output: Output,
+): Promise<Result | undefined> {
+  const plan = loadPlan(options.plan);
+  const logLevel = options.logLevel ?? command.logLevel;
+  const log = createLog({ level: logLevel, plan: plan.name, role: command.name });
+  const signal = stopSignal(() => log.error({}, "stopped before everything was done"));
+  return command.run({ plan, log, logLevel, output, signal }, options, args);
+}
+
 function buildProgram(
-  entries: readonly (Command | CommandGroup)[],
+  entries: readonly (AnyCommand | CommandGroup)[],
   run: Run,
   output: Output,
 ): Commander {
@@ -92,7 +104,7 @@ function buildGroup(group: CommandGroup, run: Run, output: Output): Commander {
   return built;
 }
 
-function buildCommand(command: Command, run: Run, output: Output): Commander {
+function buildCommand(command: AnyCommand, run: Run, output: Output): Commander {
   const built = quiet(new Commander(command.name), output)
     .summary(command.summary)
     .description(paragraphs(command.details))
@@ -107,7 +119,7 @@ function buildCommand(command: Command, run: Run, output: Output): Commander {
   );
 }
 
-function commonOptions(command: Command): Option[] {
+function commonOptions(command: AnyCommand): Option[] {
   return [
     new Option("--plan <file>", "the plan file").default("crossfade.yaml"),
     new Option("--json", "print one JSON document on stdout and nothing else"),
