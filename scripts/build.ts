@@ -20,10 +20,17 @@ const tsc = spawnSync(
 );
 if (tsc.status !== 0) process.exit(tsc.status ?? 1);
 
+const console = spawnSync(
+  process.execPath,
+  [join(ROOT, "scripts/build-console.ts"), join(DIST, "console")],
+  { stdio: "inherit" },
+);
+if (console.status !== 0) process.exit(console.status ?? 1);
+
 for (const folder of FOLDERS) {
   const files = globSync(`${folder}/**/*.*`, {
     cwd: ROOT,
-    exclude: (name) => /\.(ts|md)$/.test(name),
+    exclude: (name) => /\.(ts|md)$|(^|\/)console$/.test(name),
   });
   for (const file of files) cpSync(join(ROOT, file), join(DIST, file));
 }

@@ -11,12 +11,14 @@ import type { Listener } from "../store/control/listen.ts";
 import { readMigration } from "../store/control/migration.ts";
 import type { ControlStore } from "../store/control/open.ts";
 import { activeDirection } from "./gates.ts";
-import { renderConsole } from "./console.ts";
+import { serveConsole } from "./console.ts";
 import type { Engine } from "./engine.ts";
 import { renderMetrics } from "./metrics.ts";
 import { openApiDocument } from "./openapi.ts";
 import { REQUESTS, parseArgs } from "./requests.ts";
 import type { RequestKind } from "./requests.ts";
+import { SERIES_RANGES, Series, sampleSeries } from "./series.ts";
+import type { SeriesRange } from "./series.ts";
 import { readStatus } from "./status.ts";
 import { mayDo, parseTokens, roleOf } from "../config/operator-tokens.ts";
 import type { ApiRole, ApiToken } from "../config/operator-tokens.ts";
@@ -50,10 +52,17 @@ export async function startApi(options: ApiOptions): Promise<Api> {
       },
     );
   }
-  const server = buildApi(options, tokens);
+  const series = new Series();
+  const server = buildApi(options, tokens, series);
   try {
     const url = await server.listen({ host, port });
-    return { url, close: () => server.close() };
+    const ending = new AbortController();
+    const sampling = sampleSeries(options, series, ending.signal);
+    const close = async () => {
+      ending.abort();
+      await Promise.all([sampling, server.close()]);
+    };
+    return { url, close };
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== "EADDRINUSE") throw error;
     throw new CrossfadeError(
@@ -65,7 +74,11 @@ export async function startApi(options: ApiOptions): Promise<Api> {
 }
 
 /** The routes, without listening: tests inject requests. */
-export function buildApi(options: ApiOptions, tokens: readonly ApiToken[]): FastifyInstance {
+export function buildApi(
+  options: ApiOptions,
+  tokens: readonly ApiToken[],
+  series = new Series(),
+): FastifyInstance {
   const server = fastify({ logger: false, bodyLimit: 64 * 1024, forceCloseConnections: true });
   server.setErrorHandler((error, _, reply) => sendError(reply, error));
   const allow = (role: ApiRole) => (request: FastifyRequest, reply: FastifyReply) =>
@@ -98,12 +111,15 @@ export function buildApi(options: ApiOptions, tokens: readonly ApiToken[]): Fast
   server.get("/metrics", viewer, async (_, reply) => {
     await reply.type("text/plain; version=0.0.4").send(await renderMetrics(await status()));
   });
-  server.get("/", viewer, async (_, reply) => {
-    await reply
-      .type("text/html")
-      .header("content-security-policy", "default-src 'none'; style-src 'unsafe-inline'")
-      .send(renderConsole(await status()));
-  });
+  server.get("/v1/session", viewer, (request) => ({
+    plan: plan.name,
+    tokens: tokens.length > 0,
+    role: tokens.length === 0 ? "approver" : roleOf(tokens, request.headers.authorization),
+  }));
+  server.get<{ Querystring: { range?: string } }>("/v1/series", viewer, ({ query }) =>
+    series.read(seriesRange(query.range ?? "recent")),
+  );
+  serveConsole(server);
   for (const kind of Object.keys(REQUESTS) as RequestKind[]) {
     if (kind === "clean") continue; // It ends with the control store itself: the CLI only.
     server.post(`/v1/${kind}`, { onRequest: allow(roleFor(kind)) }, (request, reply) =>
@@ -125,10 +141,14 @@ async function authorize(
   request: FastifyRequest,
   reply: FastifyReply,
 ): Promise<void> {
-  // Without tokens the API listens on loopback only. A browser sends `origin` with what another site makes it post.
+  // Without tokens the API listens on loopback only. A browser sends `origin` with what another site makes it post, and a
+  // site that points its own name at this machine cannot change the `host` that the browser sends.
   if (tokens.length === 0) {
-    if (request.method === "POST" && request.headers.origin !== undefined)
-      await deny(reply, 403, "requests of web pages need a token");
+    const { origin, host } = request.headers;
+    if (!isLoopback(hostnameOf(host)))
+      return deny(reply, 403, `without operate.tokens only loopback is answered, not ${host}`);
+    if (request.method === "POST" && origin !== undefined && origin !== `http://${host}`)
+      await deny(reply, 403, "requests of other web pages need a token");
     return;
   }
   const role = roleOf(tokens, request.headers.authorization);
@@ -178,6 +198,17 @@ function statusOf(code: ErrorCode): number {
   if (code === "DATABASE_UNREACHABLE") return 503;
   const { exit } = ERROR_CODES[code];
   return exit === EXIT.refused ? 409 : exit === EXIT.usage ? 400 : 500;
+}
+
+function seriesRange(text: string): SeriesRange {
+  const range = SERIES_RANGES.find((known) => known === text);
+  if (range !== undefined) return range;
+  throw new CrossfadeError("USAGE", `range: "${text}" is none of ${SERIES_RANGES.join(", ")}`);
+}
+
+/** Of a `host` header: without port and brackets. */
+function hostnameOf(host: string | undefined): string {
+  return (host ?? "").replace(/:\d+$/, "").replace(/^\[(.*)\]$/, "$1");
 }
 
 function isLoopback(host: string): boolean {

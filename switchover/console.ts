@@ -1,63 +1,61 @@
-import type { Status } from "./status.ts";
-import { describeGate } from "./gates.ts";
+import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
+import { consoleFiles } from "./console-files.ts";
+import type { ConsoleFile } from "./console-files.ts";
 
-/** A page that shows the status and looks again every two seconds. Reads only; commands go through the CLI or the API. */
-export function renderConsole(status: Status): string {
-  const rows: [string, string][] = [
-    ["phase", `${status.phase}${status.canary_step > 0 ? ` (step ${status.canary_step})` : ""}`],
-    ["authority", `${status.authority}, epoch ${status.epoch}`],
-    ["reads", `${Math.round(status.reads.new * 1000) / 10} % answered by new`],
-    ["mirror", mirrorText(status)],
-    ["backfill", backfillText(status)],
-    [
-      "verify",
-      `${status.verify.state}: ${status.verify.missing} missing, ${status.verify.extra} extra, ${status.verify.different} different`,
-    ],
-    ["quarantine", `${status.quarantine} keys`],
-    ["gates", status.gates.map(describeGate).join("\n") || "–"],
-    [
-      "sidecars",
-      status.sidecars
-        .map(
-          (each) =>
-            `${each.id}: epoch ${each.epoch}, seen ${each.seen_ms} ms ago${each.holding ? ", holding" : ""}`,
-        )
-        .join("\n") || "none",
-    ],
-    [
-      "last flip",
-      status.flip === null
-        ? "–"
-        : `${status.flip.kind} ${status.flip.from} → ${status.flip.to}: ${status.flip.ok ? "done" : `undone, ${status.flip.why}`}`,
-    ],
-    ["problems", status.problems.join("\n") || "–"],
-  ];
-  const table = rows
-    .map(([name, value]) => `<tr><th>${escape(name)}</th><td>${escape(value)}</td></tr>`)
-    .join("\n");
-  return `<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta http-equiv="refresh" content="2"><title>Crossfade: ${escape(status.plan)}</title>
-<style>body{font:15px/1.5 system-ui;margin:2rem auto;max-width:60rem;padding:0 1rem;color-scheme:light dark}
-th{text-align:left;vertical-align:top;padding-right:2rem}td{white-space:pre-wrap}</style></head>
-<body><h1>${escape(status.plan)}</h1><table>${table}</table></body></html>`;
+/**
+ * Nothing but our own files, nothing inline, no frames. Everything shown comes from the API as JSON and becomes text nodes:
+ * a value of the app's data that looks like markup stays text (docs/decisions/console.md).
+ */
+export const CONSOLE_CSP = [
+  "default-src 'none'",
+  "script-src 'self'",
+  "style-src 'self'",
+  "img-src 'self'",
+  "connect-src 'self'",
+  "base-uri 'none'",
+  "form-action 'none'",
+  "frame-ancestors 'none'",
+  "require-trusted-types-for 'script'",
+  "trusted-types 'none'",
+].join("; ");
+
+const HEADERS = {
+  "content-security-policy": CONSOLE_CSP,
+  "x-content-type-options": "nosniff",
+  "referrer-policy": "no-referrer",
+  "cross-origin-opener-policy": "same-origin",
+  "cross-origin-resource-policy": "same-origin",
+  vary: "accept-encoding",
+} as const;
+
+/** Serves the console. It holds nothing of the migration, so it needs no token: what it asks for does. */
+export function serveConsole(server: FastifyInstance): void {
+  server.get("/", async (request, reply) => {
+    const page = (await consoleFiles()).get("/");
+    return send(request, reply.header("cache-control", "no-cache"), page);
+  });
+  server.get("/console/*", async (request, reply) => {
+    const path = new URL(request.url, "http://console").pathname;
+    const file = (await consoleFiles()).get(path);
+    // Named by content: what has this name never changes.
+    return send(
+      request,
+      reply.header("cache-control", "public, max-age=31536000, immutable"),
+      file,
+    );
+  });
 }
 
-function mirrorText({ mirror }: Status): string {
-  const lag = mirror.lag_ms === null ? "lag unknown" : `${mirror.lag_ms} ms behind`;
-  return `${mirror.direction}, ${mirror.state}, ${lag}, ${mirror.keys} keys${mirror.why === null ? "" : `\n${mirror.why}`}`;
-}
-
-function backfillText({ backfill }: Status): string {
-  const tables = backfill.tables.map(
-    (table) => `${table.table}: ${table.done} of ${table.chunks} chunks, ${table.rows} rows`,
-  );
-  return [backfill.state, ...tables].join("\n");
-}
-
-function escape(text: string): string {
-  return text
-    .replaceAll("&", "&amp;")
-    .replaceAll("<", "&lt;")
-    .replaceAll(">", "&gt;")
-    .replaceAll('"', "&quot;");
+function send(
+  request: FastifyRequest,
+  reply: FastifyReply,
+  file: ConsoleFile | undefined,
+): FastifyReply {
+  if (file === undefined) {
+    const error = { code: "USAGE", message: "no such file of the console" };
+    return reply.header("cache-control", "no-store").code(404).send({ error });
+  }
+  void reply.headers(HEADERS).type(file.type);
+  const gzip = /\bgzip\b/.test(request.headers["accept-encoding"] ?? "");
+  return gzip ? reply.header("content-encoding", "gzip").send(file.gzipped) : reply.send(file.body);
 }

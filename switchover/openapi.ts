@@ -22,6 +22,8 @@ const GETS: Readonly<Record<string, string>> = {
   "/v1/receipts": "The last flips, drills and rollbacks, newest first",
   "/v1/quarantine": "Keys left behind",
   "/v1/commands/{id}": "A command and how it ended",
+  "/v1/session": "Which role the token has",
+  "/v1/series": "What the console's charts show; `range` is recent or all",
   "/metrics": "Prometheus metrics",
   "/healthz": "The process answers",
   "/readyz": "The control store answers",

@@ -83,7 +83,12 @@ test("metrics, console and document", async () => {
   expect(metrics).toContain('crossfade_database_up{side="new"} 1');
   const page = await server.inject({ url: "/" });
   expect(page.headers["content-type"]).toContain("text/html");
-  expect(page.body).toContain("a &lt;plan&gt;");
+  expect(page.headers["content-security-policy"]).toContain("default-src 'none'");
+  expect((await server.inject({ url: "/v1/session" })).json()).toEqual({
+    plan: "a <plan>",
+    tokens: false,
+    role: "approver",
+  });
   const document = (await server.inject({ url: "/v1/openapi.json" })).json() as {
     paths: Record<string, unknown>;
   };
@@ -107,6 +112,15 @@ test("without tokens: loopback only, and no web page may post", async () => {
     payload: {},
   });
   expect(foreign.statusCode).toBe(403);
+  const rebound = await server.inject({ url: "/v1/status", headers: { host: "evil.example" } });
+  expect(rebound.statusCode).toBe(403);
+  const own = await server.inject({
+    method: "POST",
+    url: "/v1/advance",
+    headers: { host: "127.0.0.1:9100", origin: "http://127.0.0.1:9100" },
+    payload: { dryRun: true },
+  });
+  expect(own.statusCode).toBe(200);
   expect(() => parseTokens("operator:short")).toThrow("operate.tokens");
   expect(() => parseTokens("root:long-enough")).not.toThrow("long-enough");
 });
