@@ -1,55 +1,21 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
-import type { Side } from "../config/words.ts";
-import type { AskedSide } from "./asked-side.ts";
 import { isDead } from "./breaker.ts";
-import type { Breaker } from "./breaker.ts";
-import type { CarriedToken, CausalCookie } from "./causal-cookies.ts";
-import type { Causality } from "./causality.ts";
-import type { Classify, RouteClass } from "./classify.ts";
-import type { Identity } from "./client-identity.ts";
-import type { Fence } from "./fences.ts";
+import type { RouteClass } from "./classify.ts";
+import type { ExchangeContext } from "./exchange-context.ts";
+import { ExchangeTokens } from "./exchange-tokens.ts";
 import type { Gathered } from "./gathering.ts";
 import { requestHeaders, valueOf } from "./headers.ts";
-import type { HeldWrite, HoldGate } from "./hold.ts";
-import type { RoutingState } from "./ports.ts";
+import type { HeldWrite } from "./hold.ts";
 import { answerForFailure, answerForHold, codeOf, isUnsendable, sendOwnAnswer } from "./replies.ts";
 import { hasBody, isReadFirst, readSmall, streamBody } from "./request-body.ts";
 import type { RequestBody } from "./request-body.ts";
 import { requestIdOf } from "./request-id.ts";
 import { route } from "./route.ts";
 import type { Decision } from "./route.ts";
-import type { Shadow, ShadowSample } from "./shadow/shadow.ts";
-import type { HeldRecorder, TrafficRecorder } from "./stats.ts";
+import type { ShadowSample } from "./shadow/shadow.ts";
+import { reportAlive, spare } from "./sparing.ts";
 import { ClientLeft, Transfer } from "./transfer.ts";
 import type { TransferHooks } from "./transfer.ts";
-import type { Upstream, UpstreamTimeouts } from "./upstream.ts";
-
-/** What every exchange of a sidecar shares. */
-export interface ExchangeContext {
-  readonly upstreams: Readonly<Record<Side, Upstream>>;
-  readonly timeouts: UpstreamTimeouts;
-  readonly classify: Classify;
-  readonly askedSide: AskedSide;
-  readonly state: () => RoutingState;
-  readonly causality: Causality;
-  readonly hold: HoldGate;
-  readonly traffic: TrafficRecorder;
-  /** For reads of new while it is not the authority. */
-  readonly breaker: Breaker;
-  readonly held: HeldRecorder;
-  readonly shadow: Shadow;
-  /** Whether a read that new fails in canary is answered by old. */
-  readonly fallback: boolean;
-  /** Whether answers carry `crossfade-*` fields. */
-  readonly headers: boolean;
-  /** How long the answer to a write may wait for its fence to be written (`causal`) and to pass (`strict`). */
-  readonly fenceMs: number;
-  readonly strictMs: number;
-  /** How long a client may pause within the content of its request. */
-  readonly bodyMs: number;
-  /** The client has its answer, or has left. */
-  readonly onOver: (exchange: Exchange) => void;
-}
 
 function ignore(): void {}
 
@@ -72,10 +38,9 @@ export class Exchange implements TransferHooks, HeldWrite, Gathered {
   readonly #response: ServerResponse;
   readonly #url: string;
   readonly #class: RouteClass;
+  readonly #tokens: ExchangeTokens;
   readonly requestId: string;
   readonly #startedAt = performance.now();
-  #identity: Identity | undefined;
-  #carried: readonly CausalCookie[] | undefined;
   #decision: Decision | undefined;
   #body: RequestBody = null;
   #transfer: Transfer | undefined;
@@ -84,12 +49,6 @@ export class Exchange implements TransferHooks, HeldWrite, Gathered {
   #continueAsked: boolean;
   #status = 0;
   #isEventStream = false;
-  #sets: readonly string[] = [];
-  #fence: Fence | undefined;
-  /** Was taken before this read, for what its client had seen by then, and has passed. */
-  #redeemed: Fence | undefined;
-  /** The app's answer was complete before its head was sent. */
-  #isWhole = false;
   #shadowed: ShadowSample | undefined;
   #retried = false;
   /** The attempt that held it. */
@@ -108,6 +67,7 @@ export class Exchange implements TransferHooks, HeldWrite, Gathered {
     this.#url = request.url ?? "/";
     this.#continueAsked = expectsContinue;
     this.#class = context.classify(request.method ?? "GET", this.#url);
+    this.#tokens = new ExchangeTokens(context, request, this.#class);
     this.requestId = requestIdOf(request);
   }
 
@@ -170,10 +130,17 @@ export class Exchange implements TransferHooks, HeldWrite, Gathered {
   #dispatch(): void {
     // The client left while its content was being read.
     if (this.#over) return;
-    if (this.#mayRedeem()) {
-      void this.#redeem();
-      return;
-    }
+    const ready = this.#tokens.ready();
+    if (ready === undefined) this.#ask();
+    else void this.#askAfter(ready);
+  }
+
+  async #askAfter(ready: Promise<void>): Promise<void> {
+    await ready;
+    if (!this.#over) this.#ask();
+  }
+
+  #ask(): void {
     const decision = this.#decide();
     if (this.#class.kind === "write") {
       this.#context.hold.begin(this.requestId);
@@ -182,44 +149,20 @@ export class Exchange implements TransferHooks, HeldWrite, Gathered {
     this.#send(decision);
   }
 
-  #mayRedeem(): boolean {
-    const { kind, pin } = this.#class;
-    if (kind !== "read" || pin !== undefined || this.#carries().length === 0) return false;
-    return this.#context.causality.mayRedeem(() => this.#identify(), this.#carries());
-  }
-
-  async #redeem(): Promise<void> {
-    this.#redeemed = await this.#context.causality.redeem();
-    if (!this.#over) this.#send(this.#decide());
-  }
-
   #decide(): Decision {
-    const { causality, state } = this.#context;
+    const { state } = this.#context;
     const { kind, pin } = this.#class;
-    const facts =
-      kind === "read" && pin === undefined
-        ? causality.factsOf(() => this.#identify(), this.#proof())
-        : NOT_A_READ;
     // What had to wait has waited by now.
     const asked = this.#context.askedSide(this.#request);
-    const decision = route({ state: state(), kind, pin, asked, holding: false, ...facts });
-    return isOptional(decision, state()) ? this.#sparing(decision) : decision;
-  }
-
-  /** Leaves a follower alone that does not answer. A request that tries it again may be answered by the authority. */
-  #sparing(decision: Decision): Decision {
-    const { breaker, state } = this.#context;
-    const answer = breaker.ask(performance.now());
-    if (answer === "go") return decision;
-    if (answer === "probe") return { ...decision, fallback: true };
-    return { side: state().authority, hold: false, reason: "resting", fallback: false };
-  }
-
-  #report(alive: boolean): void {
-    const { breaker, state } = this.#context;
-    if (this.#decision === undefined || !isOptional(this.#decision, state())) return;
-    if (alive) breaker.answered();
-    else breaker.failed(performance.now());
+    const decision = route({
+      state: state(),
+      kind,
+      pin,
+      asked,
+      holding: false,
+      ...this.#tokens.facts(),
+    });
+    return spare(decision, this.#context);
   }
 
   #send(decision: Decision): void {
@@ -247,19 +190,14 @@ export class Exchange implements TransferHooks, HeldWrite, Gathered {
   }
 
   onHead(status: number, headers: string[]): "send" | "wait" | "drop" {
-    this.#report(!isDead(status));
+    reportAlive(this.#decision, !isDead(status), this.#context);
     if (status >= 500 && this.#mayFallBack()) return "drop";
     this.#status = status;
     this.#isEventStream =
       valueOf(headers, "content-type")?.startsWith("text/event-stream") === true;
-    this.#sets = this.#context.causality.setBy(headers);
-    if (this.#class.kind === "write")
-      return this.#context.causality.need() === "none" ? "send" : "wait";
-    if (this.#class.kind === "read") {
-      this.#bindReader(true);
-      this.#sample(headers);
-    }
-    return "send";
+    const verdict = this.#tokens.onHead(headers, this.#decision?.side);
+    if (this.#class.kind === "read") this.#sample(headers);
+    return verdict;
   }
 
   /** Some reads are asked of the other side too, once this client has its answer. */
@@ -290,57 +228,20 @@ export class Exchange implements TransferHooks, HeldWrite, Gathered {
   }
 
   async settle(): Promise<void> {
-    const { causality, fenceMs, strictMs } = this.#context;
-    const need = causality.need();
-    this.#fence = causality.wrote(() => this.#identify(), this.#sets);
-    if (this.#fence === undefined) return;
-    if (need === "until-passed") await causality.untilPassed(this.#fence, strictMs);
-    // Not written in time: the client stays with the authority until it is, and has passed.
-    else await this.#fence.written(fenceMs);
+    await this.#tokens.settle();
   }
 
   ownHeaders(): string[] {
-    return [...this.#tokenFields(), ...this.#said()];
-  }
-
-  #tokenFields(): string[] {
-    const { kind } = this.#class;
-    if (this.#decision === undefined) return [];
-    const written = this.#isWhole ? this.#fence : undefined;
-    return this.#context.causality.tokenFields(() => this.#identify(), {
-      kind,
-      side: this.#decision.side,
-      carried: this.#carries(),
-      fence: kind === "read" ? this.#redeemed : written,
-    });
-  }
-
-  /** What this sidecar says of the answer. */
-  #said(): string[] {
-    const { headers, causality } = this.#context;
-    if (!headers || this.#decision === undefined) return [];
-    const own = ["crossfade-side", this.#decision.side];
-    if (this.#class.kind === "write" && causality.mirrored) {
-      const passed = this.#fence !== undefined && causality.hasPassed(this.#fence);
-      own.push("crossfade-mirrored", passed ? "yes" : "pending");
-    }
-    if (this.#class.kind === "read" && isAuthorityOnly(causality)) {
-      own.push("crossfade-consistency", "authority-only");
-    }
-    return own;
+    return this.#decision === undefined ? [] : this.#tokens.headers(this.#decision.side);
   }
 
   onPart(part: Buffer): void {
-    if (this.#class.kind === "read") this.#bindReader(false);
+    this.#tokens.onPart(this.#decision?.side);
     this.#shadowed?.part(part);
   }
 
   onDone(settleFollows: boolean): void {
-    this.#isWhole = settleFollows;
-    // An app may write on while it answers: a long answer takes another fence at its end.
-    if (this.#class.kind === "write" && !settleFollows) {
-      this.#context.causality.wrote(() => this.#identify(), this.#sets);
-    }
+    this.#tokens.onDone(settleFollows);
     this.#finish(this.#status >= 500);
   }
 
@@ -349,9 +250,10 @@ export class Exchange implements TransferHooks, HeldWrite, Gathered {
   }
 
   onFailed(error: Error, nothingSent: boolean): void {
-    const { causality } = this.#context;
-    if (this.#class.kind === "write") causality.mayHaveWritten(() => this.#identify());
-    if (!(error instanceof ClientLeft) && !isUnsendable(error)) this.#report(false);
+    this.#tokens.onFailed();
+    if (!(error instanceof ClientLeft) && !isUnsendable(error)) {
+      reportAlive(this.#decision, false, this.#context);
+    }
     if (!(error instanceof ClientLeft) && nothingSent && this.#recover(error)) return;
     this.#finish(!(error instanceof ClientLeft));
     if (nothingSent && this.#decision !== undefined) {
@@ -396,32 +298,6 @@ export class Exchange implements TransferHooks, HeldWrite, Gathered {
     this.#send({ side: state().authority, hold: false, reason: "fallback", fallback: false });
   }
 
-  #bindReader(isHead: boolean): void {
-    const { causality, state } = this.#context;
-    if (!causality.gate.tracking) return;
-    if (this.#decision?.side === state().authority) {
-      causality.answeredByAuthority(() => this.#identify(), this.#sets);
-    } else if (isHead) {
-      causality.answeredByFollower(() => this.#identify(), this.#sets);
-    }
-  }
-
-  #identify(): Identity {
-    this.#identity ??= this.#context.causality.identify(this.#request);
-    return this.#identity;
-  }
-
-  #carries(): readonly CausalCookie[] {
-    this.#carried ??= this.#context.causality.carriedBy(this.#request);
-    return this.#carried;
-  }
-
-  /** The tokens that a read is judged by. */
-  #proof(): readonly CarriedToken[] {
-    const token = this.#redeemed?.token;
-    return token === undefined ? this.#carries() : [token];
-  }
-
   #finish(failed: boolean): void {
     const { hold, traffic, held } = this.#context;
     if (this.#inFlight) hold.end(this.requestId);
@@ -445,17 +321,4 @@ export class Exchange implements TransferHooks, HeldWrite, Gathered {
     if (!this.#response.writableFinished) this.#transfer?.abort();
     this.#context.onOver(this);
   }
-}
-
-const NOT_A_READ = { bucket: 0, share: 0, standing: "passed" } as const;
-
-/** The phase sent a read to the follower: the authority could answer it as well. */
-function isOptional({ side, reason }: Decision, { authority }: RoutingState): boolean {
-  return reason === "phase" && side !== authority;
-}
-
-/** The phase sends reads to new, but this sidecar can keep its promises only with the authority. */
-function isAuthorityOnly(causality: Causality): boolean {
-  const { wanted, why } = causality.gate;
-  return wanted > 0 && why !== undefined && why !== "opening";
 }

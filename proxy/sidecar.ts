@@ -9,7 +9,7 @@ import type { BreakerOptions } from "./breaker.ts";
 import { Causality } from "./causality.ts";
 import { createClassifier } from "./classify.ts";
 import { Exchange } from "./exchange.ts";
-import type { ExchangeContext } from "./exchange.ts";
+import type { ExchangeContext } from "./exchange-context.ts";
 import { FailStatic } from "./fail-static.ts";
 import { Gathering } from "./gathering.ts";
 import { HoldGate } from "./hold.ts";
