@@ -18,7 +18,10 @@ const SUMMARIES: Readonly<Record<Exclude<RequestKind, "clean">, string>> = {
 
 const GETS: Readonly<Record<string, string>> = {
   "/v1/status": "Where the migration stands",
-  "/v1/timeline": "Every event, oldest first",
+  "/v1/timeline":
+    "Events, oldest first: the last `limit`, or those after the id `after`; with `accept: text/event-stream` as they happen",
+  "/v1/events": "Server-sent events: `timeline` (an event) and `status` (whenever it is another)",
+  "/v1/commands": "The last commands, newest first",
   "/v1/receipts": "The last flips, drills and rollbacks, newest first",
   "/v1/quarantine": "Keys left behind",
   "/v1/commands/{id}": "A command and how it ended",
@@ -37,7 +40,14 @@ export function openApiDocument(): object {
   ]);
   const posts = Object.entries(SUMMARIES).map(([kind, summary]) => [
     `/v1/${kind}`,
-    { post: { summary, requestBody: body(kind as RequestKind), responses: RESPONSES } },
+    {
+      post: {
+        summary,
+        parameters: COMMAND_HEADERS,
+        requestBody: body(kind as RequestKind),
+        responses: RESPONSES,
+      },
+    },
   ]);
   return {
     openapi: "3.1.0",
@@ -48,13 +58,30 @@ export function openApiDocument(): object {
   };
 }
 
+const COMMAND_HEADERS = [
+  {
+    name: "idempotency-key",
+    in: "header",
+    description:
+      "The same key again asks for nothing anew: the answer is that of the first request.",
+    schema: { type: "string", maxLength: 200 },
+  },
+  {
+    name: "prefer",
+    in: "header",
+    description: "`respond-async`: answer 202 at once, and do not wait for the command.",
+    schema: { type: "string" },
+  },
+] as const;
+
 const RESPONSES = {
   "200": { description: "Done" },
   "202": { description: "Still running: ask for /v1/commands/{id}" },
   "400": { description: "The request does not hold" },
-  "401": { description: "No token" },
+  "401": { description: "No token, or one that is not known or has expired" },
   "403": { description: "The token's role may not do this" },
   "409": { description: "A gate or a guard says no; the body names it" },
+  "429": { description: "Too many requests from this address" },
   "503": { description: "A database is away" },
 } as const;
 

@@ -60,6 +60,49 @@ export async function enqueueCommand(
   return rows[0]?.id ?? 0;
 }
 
+/**
+ * Queues a command once for a key, however often it is asked for: a repeat gets the id of the first. Undefined: the key
+ * was used for another command.
+ */
+export async function enqueueOnce(
+  store: ControlStore,
+  command: {
+    readonly kind: string;
+    readonly args: Readonly<Record<string, unknown>>;
+    readonly by: string;
+    readonly key: string;
+  },
+): Promise<number | undefined> {
+  const args = JSON.stringify(command.args);
+  const rows = await query<{ id: number }>(
+    store,
+    `with queued as (
+       insert into ${store.table("command")} (kind, args, by, idempotency_key) values ($2, $3, $4, $5)
+       on conflict (idempotency_key) where idempotency_key is not null do nothing returning id)
+     select id, ${NOTIFY_COMMAND} from queued`,
+    [store.channel, command.kind, args, command.by, command.key],
+  );
+  if (rows[0] !== undefined) return rows[0].id;
+  const before = await query<{ id: number; same: boolean }>(
+    store,
+    `select id, kind = $2 and args = $3::jsonb as same from ${store.table("command")} where idempotency_key = $1`,
+    [command.key, command.kind, args],
+  );
+  // Gone again: whoever asked first took it back before it began.
+  if (before[0] === undefined) return enqueueOnce(store, command);
+  return before[0].same ? before[0].id : undefined;
+}
+
+/** The last commands, newest first. */
+export async function readCommands(store: ControlStore, limit = 50): Promise<Command[]> {
+  const rows = await query<Row>(
+    store,
+    `select ${COLUMNS} from ${store.table("command")} order by id desc limit $1`,
+    [limit],
+  );
+  return rows.map(toCommand);
+}
+
 /** Takes the oldest queued command (of these kinds), or undefined. Only the controller that leads calls this. */
 export async function claimCommand(
   store: ControlStore,

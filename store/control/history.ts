@@ -24,10 +24,35 @@ export async function addEvent(
 ): Promise<void> {
   await query(
     store,
-    `insert into ${store.table("event")} (kind, by, phase, epoch, detail)
-     select $1, $2, phase, epoch, $3 from ${store.table("migration")}`,
-    [event.kind, event.by, JSON.stringify(event.detail ?? {})],
+    `with added as (
+       insert into ${store.table("event")} (kind, by, phase, epoch, detail)
+       select $1, $2, phase, epoch, $3 from ${store.table("migration")} returning id)
+     select pg_notify($4, '{"t":"event"}') from added`,
+    [event.kind, event.by, JSON.stringify(event.detail ?? {}), store.channel],
   );
+}
+
+/** The events after `afterId`, oldest first, as many as the limit: to follow the timeline without a gap. */
+export async function readEventsAfter(
+  store: ControlStore,
+  afterId: number,
+  limit = 500,
+): Promise<TimelineEvent[]> {
+  return query<EventRow>(
+    store,
+    `select id, at, kind, by, phase, epoch, detail from ${store.table("event")} where id > $1 order by id limit $2`,
+    [afterId, limit],
+  );
+}
+
+interface EventRow {
+  id: number;
+  at: Date;
+  kind: string;
+  by: string;
+  phase: Phase;
+  epoch: number;
+  detail: Record<string, unknown>;
 }
 
 /** The last events, oldest first. */
@@ -35,15 +60,7 @@ export async function readEvents(
   store: ControlStore,
   options: { readonly limit?: number; readonly afterId?: number } = {},
 ): Promise<TimelineEvent[]> {
-  return query<{
-    id: number;
-    at: Date;
-    kind: string;
-    by: string;
-    phase: Phase;
-    epoch: number;
-    detail: Record<string, unknown>;
-  }>(
+  return query<EventRow>(
     store,
     `select * from (
        select id, at, kind, by, phase, epoch, detail from ${store.table("event")} where id > $2 order by id desc limit $1) e

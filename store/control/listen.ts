@@ -13,6 +13,8 @@ export type ControlMessage =
   /** The mirror passed a fence (decimal text) of this epoch. */
   | { readonly t: "passed"; readonly epoch: number; readonly fence: string }
   | { readonly t: "command" }
+  /** Something was added to the timeline. */
+  | { readonly t: "event" }
   | { readonly t: "sidecar"; readonly id: string };
 
 export type MessageHandler = (message: ControlMessage) => void;

@@ -20,6 +20,8 @@ export interface ControlStore {
   readonly pool: pg.Pool;
   /** Quoted, schema-qualified name of one of the store's tables. */
   table(name: ControlTable): string;
+  /** Quoted name of the function that keeps the timeline append-only. */
+  readonly appendOnly: string;
 }
 
 export const CONTROL_TABLES = [
@@ -33,6 +35,8 @@ export const CONTROL_TABLES = [
   "chunk",
   "verify_run",
   "verify_chunk",
+  "pace",
+  "deferred",
   "control_version",
 ] as const;
 export type ControlTable = (typeof CONTROL_TABLES)[number];
@@ -74,6 +78,7 @@ export function openControlStore(
     url: plan.control.database,
     pool,
     table: (name) => relation(schema, name),
+    appendOnly: relation(schema, "event_append_only"),
   };
 }
 

@@ -41,6 +41,7 @@ export async function uninstall(store: ControlStore): Promise<void> {
       await client.query(
         `drop table if exists ${CONTROL_TABLES.map((name) => store.table(name)).join(", ")}`,
       );
+      await client.query(`drop function if exists ${store.appendOnly}()`);
     });
     await dropEmptySchema(store, client);
   } finally {
@@ -261,5 +262,44 @@ const MIGRATIONS: readonly ((store: ControlStore) => string)[] = [
       examples jsonb not null,
       ms double precision not null,
       primary key (run, tbl, n));
+  `,
+  // The timeline is the audit log: it is only ever added to, whoever holds the connection.
+  (store) => `
+    create function ${store.appendOnly}() returns trigger language plpgsql as $$
+    begin
+      raise exception 'the timeline of Crossfade is append-only' using errcode = 'CF004';
+    end $$;
+    create trigger append_only before update or delete or truncate on ${store.table("event")}
+      for each statement execute function ${store.appendOnly}();
+    alter table ${store.table("command")} add column idempotency_key text;
+    create unique index on ${store.table("command")} (idempotency_key) where idempotency_key is not null;
+  `,
+  // The pace of the copy is one row for all machines; definitions that wait to be built again outlive every process.
+  (store) => `
+    create table ${store.table("pace")} (
+      one boolean primary key default true check (one),
+      share double precision not null default 1 check (share > 0 and share <= 1),
+      reason text,
+      baseline jsonb not null default '{}',
+      at timestamptz not null default clock_timestamp());
+    insert into ${store.table("pace")} default values;
+
+    create table ${store.table("deferred")} (
+      id bigint generated always as identity primary key,
+      kind text not null check (kind in ('index', 'foreign_key')),
+      schema text not null,
+      tbl text not null,
+      name text not null,
+      definition text not null,
+      state text not null default 'recorded' check (state in ('recorded', 'built', 'failed')),
+      error text,
+      recorded timestamptz not null default clock_timestamp(),
+      built timestamptz,
+      unique (kind, schema, tbl, name));
+
+    alter table ${store.table("verify_run")} add column hot bigint not null default 0,
+      add column planned jsonb not null default '{}', add column seen timestamptz not null default clock_timestamp(),
+      add column sample double precision not null default 1;
+    alter table ${store.table("verify_chunk")} add column hot bigint not null default 0;
   `,
 ];

@@ -67,10 +67,19 @@ test("each role may do what it may, and nothing without a token", async () => {
   });
   expect((await post("/v1/advance", as("do-things-1"), { to: "nowhere" })).statusCode).toBe(400);
   expect((await post("/v1/clean", as("do-things-1"))).statusCode).toBe(404);
-  expect((await get("/v1/timeline", as("look-only-1"))).json()).toMatchObject([
+  const timeline = (await get("/v1/timeline", as("look-only-1"))).json() as { kind: string }[];
+  expect(timeline.filter(({ kind }) => kind !== "denied")).toMatchObject([
     { kind: "approve", by: "anna" },
-    { kind: "phase" },
+    { kind: "phase", by: "api@127.0.0.1" },
     { kind: "refused" },
+  ]);
+  expect(timeline.filter(({ kind }) => kind === "denied")).toMatchObject([
+    {
+      by: "api@127.0.0.1",
+      detail: { method: "GET", path: "/v1/status", status: 401, why: "a bearer token is needed" },
+    },
+    { detail: { method: "POST", path: "/v1/advance", status: 403 } },
+    { detail: { method: "POST", path: "/v1/approve", status: 403 } },
   ]);
 });
 
@@ -87,6 +96,7 @@ test("metrics, console and document", async () => {
   expect((await server.inject({ url: "/v1/session" })).json()).toEqual({
     plan: "a <plan>",
     tokens: false,
+    name: null,
     role: "approver",
   });
   const document = (await server.inject({ url: "/v1/openapi.json" })).json() as {
