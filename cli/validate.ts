@@ -1,6 +1,7 @@
 import type pg from "pg";
 import { PlanError, type PlanIssue } from "../config/errors.ts";
 import type { Plan } from "../config/plan-types.ts";
+import { requireTlsFiles } from "../config/tls-files.ts";
 import { type Direction, SIDES, type Side, sourceOf } from "../config/words.ts";
 import { readCatalog } from "../store/postgres/catalog.ts";
 import { compileDirection, mappedTables } from "../store/postgres/compile.ts";
@@ -25,6 +26,7 @@ export interface Validated {
  * there, every mapping's SQL runs where it will run, the privileges suffice. Reads only.
  */
 export async function validatePlan(plan: Plan): Promise<Validated> {
+  requireTlsFiles(plan);
   await using sessions = new Sessions(plan);
   // One by one, so that the error of the old side comes first and no connection is left half open.
   const facts = {

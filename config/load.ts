@@ -35,6 +35,7 @@ function acrossFields(plan: PlanFile): PlanIssue[] {
   return [
     ...databaseIssues(plan),
     ...appIssues(plan),
+    ...appTlsIssues(plan),
     ...addressIssues(plan),
     ...routeIssues(plan),
     ...feedIssues(plan),
@@ -129,6 +130,28 @@ function appProblem(app: string, listen: ListenAddress): string | undefined {
   return here && port === listen.port
     ? `found the address of proxy.listen (${show(app)}), expected the app's own`
     : undefined;
+}
+
+function appTlsIssues(plan: PlanFile): PlanIssue[] {
+  return SIDES.flatMap((side) => {
+    const { tls, app } = plan[side];
+    if (tls === undefined) return [];
+    if (!/^https:/i.test(app))
+      return [
+        {
+          path: `${side}.tls`,
+          message: "found tls for an app that is not https://, expected an https:// URL as app",
+        },
+      ];
+    if ((tls.cert === undefined) === (tls.key === undefined)) return [];
+    const missing = tls.cert === undefined ? "cert" : "key";
+    return [
+      {
+        path: `${side}.tls.${missing}`,
+        message: "found nothing, expected both cert and key, or neither",
+      },
+    ];
+  });
 }
 
 function isAny(host: string): boolean {

@@ -1,4 +1,12 @@
-import type { ClientSource, MappingPlan, MappingSet, Plan, RoutePlan } from "./plan-types.ts";
+import { dirname, resolve } from "node:path";
+import type {
+  ClientSource,
+  MappingPlan,
+  MappingSet,
+  Plan,
+  RoutePlan,
+  SidePlan,
+} from "./plan-types.ts";
 import { pathOf } from "./plan-issues.ts";
 import type { MappingFile, MappingSetFile, PlanFile } from "./schema.ts";
 import type { Direction } from "./words.ts";
@@ -9,8 +17,8 @@ export function normalise(file: string, plan: PlanFile, notActing: readonly stri
   return {
     name: plan.name,
     file,
-    old: { ...plan.old, app: plan.old.app.replace(/\/+$/, "") },
-    new: { ...plan.new, app: plan.new.app.replace(/\/+$/, "") },
+    old: side(file, plan.old),
+    new: side(file, plan.new),
     control: { database: plan.control.database || plan.old.database, schema: plan.control.schema },
     redis: plan.redis || undefined,
     feed: plan.feed,
@@ -18,6 +26,7 @@ export function normalise(file: string, plan: PlanFile, notActing: readonly stri
     reverse: plan.reverse === undefined ? undefined : mappingSet("reverse", plan.reverse),
     proxy: {
       listen: plan.proxy.listen,
+      tls: plan.proxy.tls && inFolderOf(file, plan.proxy.tls),
       client: plan.proxy.client.by.map(clientSource),
       consistency: plan.proxy.consistency,
       tokens: plan.proxy.tokens,
@@ -30,14 +39,33 @@ export function normalise(file: string, plan: PlanFile, notActing: readonly stri
         idleTimeoutMs: plan.proxy.limits.idle_timeout,
         connections: plan.proxy.limits.connections,
       },
+      appTimeouts: {
+        connectMs: plan.proxy.limits.connect_timeout,
+        headMs: plan.proxy.limits.answer_timeout,
+      },
     },
     backfill: {
       workers: plan.backfill.workers,
       chunk: plan.backfill.chunk,
-      throttle: { p99: throttle.p99, replicaLagMs: throttle.replica_lag, active: throttle.active },
+      targetMs: plan.backfill.target,
+      defer: plan.backfill.defer,
+      diskFree: plan.backfill.disk.free,
+      throttle: {
+        p99: throttle.p99,
+        replicaLagMs: throttle.replica_lag,
+        active: throttle.active,
+        wal: throttle.wal,
+      },
     },
+    verify: plan.verify,
+    checks: Object.entries(plan.checks).map(([name, check]) => ({ name, ...check })),
     shadow: plan.shadow,
-    canary: { steps: plan.canary.steps, stayMs: plan.canary.stay, fallback: plan.canary.fallback },
+    canary: {
+      steps: plan.canary.steps,
+      stayMs: plan.canary.stay,
+      fallback: plan.canary.fallback,
+      fallbackAfterMs: plan.canary.fallback_after,
+    },
     flip: { holdMs: plan.flip.hold },
     gates: {
       verifyMaxAgeMs: plan.gates.verify.max_age,
@@ -50,6 +78,22 @@ export function normalise(file: string, plan: PlanFile, notActing: readonly stri
     notify: plan.notify,
     notActing,
   };
+}
+
+function side(file: string, { tls, app, ...rest }: PlanFile["old"]): SidePlan {
+  const url = app.replace(/\/+$/, "");
+  if (tls === undefined) return { ...rest, app: url };
+  const { server_name: serverName, ...files } = tls;
+  return { ...rest, app: url, tls: { ...inFolderOf(file, files), serverName } };
+}
+
+/** Paths of the plan are relative to its folder. */
+function inFolderOf<Files extends object>(file: string, files: Files): Files {
+  const entries = Object.entries(files).map(([name, path]) => [
+    name,
+    typeof path === "string" ? resolve(dirname(file), path) : path,
+  ]);
+  return Object.fromEntries(entries) as Files;
 }
 
 function mappingSet(direction: Direction, set: MappingSetFile): MappingSet {

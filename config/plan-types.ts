@@ -23,14 +23,23 @@ export interface Plan {
     readonly workers: number;
     /** Rows per chunk. */
     readonly chunk: number;
+    /** How long one sync of the copy should take. */
+    readonly targetMs: number;
+    readonly defer: readonly ("indexes" | "foreign_keys")[];
+    /** Bytes free on the target's disk; undefined: unknown. */
+    readonly diskFree: number | undefined;
     readonly throttle: {
       /** Factor over the sidecar's baseline p99, e.g. 1.2. */
       readonly p99: number | undefined;
       readonly replicaLagMs: number | undefined;
       /** Active sessions on the source. */
       readonly active: number | undefined;
+      /** Bytes of WAL per second on the target. */
+      readonly wal: number | undefined;
     };
   };
+  readonly verify: VerifyPlan;
+  readonly checks: readonly CheckPlan[];
   readonly shadow: {
     /** 0: nothing is sampled, and the gate asks for nothing. */
     readonly sample: number;
@@ -42,6 +51,8 @@ export interface Plan {
     readonly steps: readonly number[];
     readonly stayMs: number;
     readonly fallback: boolean;
+    /** How long new may take to begin an answer that old can give instead. */
+    readonly fallbackAfterMs: number;
   };
   /** `hold`: the longest a flip may hold writes, ms. */
   readonly flip: { readonly holdMs: number };
@@ -66,6 +77,20 @@ export interface SidePlan {
   readonly schema: string;
   /** Base URL of the app, without trailing slash. */
   readonly app: string;
+  /** For an https:// app. */
+  readonly tls?: AppTlsPlan | undefined;
+}
+
+/** PEM files, as absolute paths. */
+export interface TlsFiles {
+  readonly cert?: string | undefined;
+  readonly key?: string | undefined;
+  readonly ca?: string | undefined;
+}
+
+export interface AppTlsPlan extends TlsFiles {
+  /** The name in the app's certificate, where it is not the URL's host. */
+  readonly serverName: string | undefined;
 }
 
 export interface ListenAddress {
@@ -102,6 +127,8 @@ export interface MappingPlan {
 
 export interface ProxyPlan {
   readonly listen: ListenAddress;
+  /** HTTPS and HTTP/2 towards clients; with `ca` they must show a certificate. */
+  readonly tls?: TlsFiles | undefined;
   /** Sources of a client's identity, in order: `header:NAME`, `cookie:NAME`, `ip`. */
   readonly client: readonly ClientSource[];
   readonly consistency: Consistency;
@@ -111,6 +138,13 @@ export interface ProxyPlan {
   /** false: no `crossfade-*` response headers. */
   readonly headers: boolean;
   readonly limits: ClientLimits;
+  readonly appTimeouts: AppTimeouts;
+}
+
+/** What an app may take: to be connected to, and from a request's end to its answer's head. */
+export interface AppTimeouts {
+  readonly connectMs: number;
+  readonly headMs: number;
 }
 
 /** What one client may take of a sidecar. */
@@ -137,4 +171,19 @@ export interface RoutePlan {
   readonly kind: RouteKind;
   /** Pins the route to a side, or to whichever side is the authority. */
   readonly side: "old" | "new" | "authority" | undefined;
+}
+
+export interface VerifyPlan {
+  /** Examples recorded per chunk. */
+  readonly examples: number;
+  /** `column`, `table.column` or `*`: values that no example shows. */
+  readonly redact: readonly string[];
+  readonly continuous: boolean;
+}
+
+/** SQL that must return no rows on a side, or the same rows on both. */
+export interface CheckPlan {
+  readonly name: string;
+  readonly on: "old" | "new" | "both";
+  readonly sql: string;
 }

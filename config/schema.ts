@@ -12,6 +12,7 @@ import {
   routeMatch,
   section,
   share,
+  size,
   sql,
   sqlValue,
   text,
@@ -23,6 +24,19 @@ import { CONSISTENCIES, ROUTE_KINDS, TOKEN_CARRIERS } from "./words.ts";
  * Every field is described: editors show it, and docs/crossfade.schema.json is made of it.
  */
 
+const file = () => text("the path of a file, relative to the plan's folder");
+
+const appTls = section({
+  ca: file()
+    .optional()
+    .describe("Authorities whose certificates the app may have. Default: those Node knows."),
+  cert: file().optional().describe("Certificate (and chain) that the sidecar shows the app."),
+  key: file().optional().describe("Its private key, without a passphrase."),
+  server_name: text("a host name", (value) => /^[\w.-]+$/.test(value))
+    .optional()
+    .describe("Name that the app's certificate is for, where it is not the host of its URL."),
+});
+
 const side = (which: "old" | "new") =>
   section({
     database: z
@@ -33,7 +47,14 @@ const side = (which: "old" | "new") =>
     schema: identifier("schema")
       .prefault("public")
       .describe(`Schema of the ${which} side's tables.`),
-    app: z.string().describe(`Base URL of the ${which} app, such as http://127.0.0.1:4001.`),
+    app: z
+      .string()
+      .describe(
+        `Base URL of the ${which} app, such as http://127.0.0.1:4001 or https://app.internal.`,
+      ),
+    tls: appTls
+      .optional()
+      .describe(`How the ${which} app is reached where its URL is https://. PEM files.`),
   });
 
 const from = z.union(
@@ -139,6 +160,16 @@ const route = section({
     .describe("Always answered by this side, or by the one that takes writes."),
 });
 
+const clientTls = section({
+  cert: file().describe("Certificate of the service, with its chain."),
+  key: file().describe("Its private key, without a passphrase."),
+  ca: file()
+    .optional()
+    .describe(
+      "Authorities of clients: where it is set, a client without a certificate of theirs is refused.",
+    ),
+});
+
 const limits = section({
   header_bytes: count(1_024, 16_777_216)
     .prefault(65_536)
@@ -157,12 +188,23 @@ const limits = section({
   connections: count(1, 1_000_000)
     .prefault(50_000)
     .describe("How many clients may be connected to one sidecar at once; more are turned away."),
+  connect_timeout: duration({ max: "1h" })
+    .prefault("5s")
+    .describe("How long connecting to an app may take."),
+  answer_timeout: duration({ max: "1d" })
+    .prefault("300s")
+    .describe("How long an app may take to begin its answer; then 504."),
 });
 
 const proxy = section({
   listen: listen()
     .prefault("127.0.0.1:8080")
     .describe("Where the sidecar listens for the service's traffic."),
+  tls: clientTls
+    .optional()
+    .describe(
+      "HTTPS towards clients, with HTTP/2 for those that ask for it. PEM files, read again when they change. Left out: plain HTTP.",
+    ),
   client: section({
     by: z
       .array(clientSource)
@@ -201,6 +243,26 @@ const proxy = section({
 const backfill = section({
   workers: count(1, 64).prefault(2).describe("How many chunks are copied at the same time."),
   chunk: count(1, 1_000_000).prefault(5_000).describe("Rows per chunk."),
+  target: duration({ min: "10ms", max: "1m" })
+    .prefault("500ms")
+    .describe(
+      "How long one sync of the copy should take: neighbouring chunks are taken together up to it. The mirror waits that long for a key among them.",
+    ),
+  defer: z
+    .array(z.enum(["indexes", "foreign_keys"], { error: "indexes or foreign_keys" }))
+    .prefault([])
+    .describe(
+      "What of the new tables is dropped before the copy and built again after it: indexes (secondary ones), foreign_keys.",
+    ),
+  disk: section({
+    free: size()
+      .optional()
+      .describe(
+        "Free space on the disk of the new database, such as 100GB: Postgres cannot say. Without it the space is unknown and not checked.",
+      ),
+  })
+    .prefault({})
+    .describe("The copy is refused where it would not fit."),
   throttle: section({
     p99: factor()
       .optional()
@@ -211,10 +273,45 @@ const backfill = section({
     active: count(1, 100_000)
       .optional()
       .describe("Slow down above this number of active sessions on the source."),
+    wal: size()
+      .optional()
+      .describe("Slow down above this much WAL per second on the target, such as 50MB."),
   })
     .prefault({})
     .describe("When copying slows down for the sake of the app."),
 });
+
+const verify = section({
+  examples: count(0, 1_000)
+    .prefault(10)
+    .describe("How many rows of a chunk that differ are recorded as examples, with their columns."),
+  redact: z
+    .array(text("a column, table.column, or *", (value) => /^[^\s]+$/.test(value)))
+    .prefault([])
+    .describe("Columns whose values no example shows: email, users.email, or * for all."),
+  continuous: flag()
+    .prefault(true)
+    .describe(
+      "Whether everything is compared again and again, gently, after the first clean comparison.",
+    ),
+})
+  .prefault({})
+  .describe("How rows are compared.");
+
+const checks = z
+  .record(
+    text("a name"),
+    section({
+      on: z
+        .enum(["old", "new", "both"], { error: "old, new or both" })
+        .describe(
+          "old, new: the SQL must return no rows on that side. both: it must return the same rows on both.",
+        ),
+      sql: sql().describe("A select, run read-only with the side's schema as search path."),
+    }),
+  )
+  .prefault({})
+  .describe("Your own checks, a part of every comparison of all tables.");
 
 const shadow = section({
   sample: share()
@@ -249,6 +346,9 @@ const canary = section({
   fallback: flag()
     .prefault(true)
     .describe("Whether a read that fails on the new side is answered by the old."),
+  fallback_after: duration({ max: "1h" })
+    .prefault("5s")
+    .describe("How long the new app may take to begin an answer that the old can give instead."),
 });
 
 const gates = section({
@@ -320,6 +420,8 @@ export const planSchema = section({
     ),
   proxy: proxy.prefault({}).describe("The sidecar the service's traffic runs through."),
   backfill: backfill.prefault({}).describe("Copying the history."),
+  verify,
+  checks,
   shadow: shadow.prefault({}).describe("Reads also asked of the new app, to compare the answers."),
   canary: canary.prefault({}).describe("Moving reads to the new app in steps."),
   flip: section({

@@ -36,7 +36,11 @@ export async function itemsPlan(overrides: Partial<Plan> = {}): Promise<Plan> {
     forward: [mapping("items", "items", { set: new Map([["title", "name"]]) })],
     reverse: [mapping("items", "items", { set: new Map([["name", "title"]]) })],
   });
-  return { ...plan, canary: { steps: [0.1, 0.5], stayMs: 0, fallback: true }, ...overrides };
+  return {
+    ...plan,
+    canary: { steps: [0.1, 0.5], stayMs: 0, fallback: true, fallbackAfterMs: 5_000 },
+    ...overrides,
+  };
 }
 
 /** The same between two schemas of one database. */
@@ -56,7 +60,7 @@ export async function itemsPlanInOneDatabase(): Promise<Plan> {
     forward: [mapping("items", "items", { set: new Map([["title", "name"]]) })],
     reverse: [mapping("items", "items", { set: new Map([["name", "title"]]) })],
   });
-  return { ...plan, canary: { steps: [0.5], stayMs: 0, fallback: true } };
+  return { ...plan, canary: { steps: [0.5], stayMs: 0, fallback: true, fallbackAfterMs: 5_000 } };
 }
 
 /** Mirror and backfill of a plan, in this process, until the test ends. */

@@ -85,7 +85,12 @@ test("the example of the design loads, normalised", () => {
       unordered: [],
       redact: [[{ kind: "descend" }, { kind: "name", name: "email" }]],
     },
-    canary: { steps: [0.01, 0.05, 0.25, 0.5], stayMs: 300_000, fallback: true },
+    canary: {
+      steps: [0.01, 0.05, 0.25, 0.5],
+      stayMs: 300_000,
+      fallback: true,
+      fallbackAfterMs: 5_000,
+    },
     flip: { holdMs: 500 },
     gates: {
       verifyMaxAgeMs: 900_000,
@@ -133,7 +138,6 @@ test("its mappings know where they stand", () => {
 test("what does not act yet is said, a sentence each", () => {
   const { notActing } = loadPlan(writePlanFile(EXAMPLE), ENV);
   expect(notActing.map((sentence) => sentence.split(":")[0])).toEqual([
-    "backfill.throttle",
     "canary.steps",
     "canary.stay",
     "gates.canary",
@@ -172,6 +176,7 @@ test("the smallest plan gets every default, and says nothing of what it does not
         idleTimeoutMs: 72_000,
         connections: 50_000,
       },
+      appTimeouts: { connectMs: 5_000, headMs: 300_000 },
     },
     backfill: { workers: 2, chunk: 5_000 },
     flip: { holdMs: 500 },
