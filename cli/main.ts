@@ -5,6 +5,7 @@ import { check } from "./check.ts";
 import { clean } from "./clean.ts";
 import { control } from "./control.ts";
 import { drill } from "./drill.ts";
+import { grants } from "./grants.ts";
 import { init } from "./init.ts";
 import { mirror } from "./mirror.ts";
 import { Output } from "./output.ts";
@@ -23,6 +24,7 @@ import { verify } from "./verify.ts";
 const COMMANDS = [
   init,
   check,
+  grants,
   up,
   status,
   advance,
