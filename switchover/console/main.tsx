@@ -1,4 +1,10 @@
 import { render } from "preact";
+import { App } from "./app.tsx";
+import { enter, keepLive } from "./state.ts";
+import "uplot/dist/uPlot.min.css";
+import "./style.css";
 
 const root = document.getElementById("app");
-if (root !== null) render(<main>…</main>, root);
+if (root !== null) render(<App />, root);
+keepLive();
+void enter();
