@@ -10,11 +10,27 @@ import { type StateWatcher, watchState } from "../store/control/watch.ts";
 import { type BackfillStats, beatWorker, removeWorker } from "../store/control/workers.ts";
 import { type Engine, openEngine } from "../store/postgres/engine.ts";
 import { feedIsComplete } from "../store/postgres/install-feed.ts";
+import { GroupSize } from "./group-size.ts";
+import { Pacer } from "./pacer.ts";
+import { restAfter } from "./throttle.ts";
 import { copyNextChunk } from "./worker.ts";
 
 const HEARTBEAT_MS = 500;
 /** The rate shown is that of the last few seconds. */
 const RATE_WINDOW_MS = 5_000;
+
+/** How often the pace is looked at: what `tune` or the pressure changed is felt within a second. */
+const LOOK_MS = 500;
+/** Rows that one sync takes at most. */
+const ROWS_AT_ONCE = 50_000;
+
+interface Worker {
+  readonly loop: RunningState;
+  readonly engine: Engine;
+  readonly worker: string;
+  readonly number: number;
+  readonly group: GroupSize;
+}
 
 export interface BackfillRoleOptions {
   readonly plan: Plan;
@@ -34,8 +50,10 @@ class BackfillRole {
   readonly #plan: Plan;
   readonly #log: Log;
   readonly #id = randomBytes(4).toString("hex");
-  readonly #loops: readonly RunningState[];
+  readonly #crew: { readonly loop: RunningState; readonly done: Promise<void> }[] = [];
   readonly #heart: RunningState;
+  readonly #looking: RunningState;
+  readonly #pacer: Pacer;
   readonly #store: ControlStore;
   readonly #listener: Listener;
   readonly #state: StateWatcher;
@@ -46,40 +64,56 @@ class BackfillRole {
   constructor(plan: Plan, log: Log) {
     this.#plan = plan;
     this.#log = log;
-    this.#loops = Array.from(
-      { length: plan.backfill.workers },
-      (_, i) => new RunningState({ name: `backfill worker ${i + 1}`, log }),
-    );
+    this.#looking = new RunningState({ name: "backfill throttle", log });
     this.#heart = new RunningState({ name: "backfill heartbeat", log });
     this.#store = openControlStore(plan, { role: "backfill", instance: this.#id });
     this.#listener = listen(this.#store, log);
     this.#state = watchState(this.#store, this.#listener, log);
+    this.#pacer = new Pacer(plan, this.#store, log, this.#id);
     this.#state.onChange(() => {
-      for (const loop of this.#loops) loop.wake();
+      this.#hire();
+      for (const { loop } of this.#crew) loop.wake();
     });
   }
 
   stop(): void {
-    for (const loop of [...this.#loops, this.#heart]) loop.stop();
+    for (const loop of [...this.#crew.map((worker) => worker.loop), this.#looking, this.#heart])
+      loop.stop();
   }
 
   async run(): Promise<void> {
-    await Promise.all([
-      this.#beat(),
-      ...this.#loops.map((loop, i) => this.#work(loop, `${this.#id}.${i + 1}`)),
-    ]);
+    this.#hire();
+    await Promise.all([this.#beat(), this.#look()]);
+    // Nobody is hired any more once the heart has stopped.
+    await Promise.all(this.#crew.map((worker) => worker.done));
+    await this.#pacer.close();
     await removeWorker(this.#store, this.#id).catch(() => {});
     await this.#state.stop();
     await this.#listener.close();
     await closeControlStore(this.#store);
   }
 
-  async #work(loop: RunningState, worker: string): Promise<void> {
+  /** As many workers as the plan or `tune` says; those beyond stay without work. */
+  #hire(): void {
+    while (this.#heart.shouldRun() && this.#crew.length < this.#wantedWorkers()) {
+      const number = this.#crew.length + 1;
+      const loop = new RunningState({ name: `backfill worker ${number}`, log: this.#log });
+      this.#crew.push({ loop, done: this.#work(loop, number) });
+    }
+  }
+
+  #wantedWorkers(): number {
+    return this.#state.current?.throttle["workers"] ?? this.#plan.backfill.workers;
+  }
+
+  async #work(loop: RunningState, number: number): Promise<void> {
+    const worker = `${this.#id}.${number}`;
+    const group = new GroupSize(this.#plan.backfill.targetMs);
     while (loop.shouldRun()) {
       let error: unknown;
       let engine: Engine | undefined;
       try {
-        const migration = await this.#untilWanted(loop);
+        const migration = await this.#untilWanted(loop, number);
         if (migration === undefined) continue;
         const direction = directionFrom(migration.authority);
         engine = await openEngine({
@@ -91,7 +125,7 @@ class BackfillRole {
           statementTimeoutMs: 600_000,
         });
         if (await this.#feedReady(engine, loop))
-          await this.#copyWhileWanted(loop, engine, worker, migration);
+          await this.#copyWhileWanted({ loop, engine, worker, number, group }, migration);
       } catch (caught) {
         error = caught;
         this.#why = messageOf(caught);
@@ -112,34 +146,67 @@ class BackfillRole {
   }
 
   async #copyWhileWanted(
-    loop: RunningState,
-    engine: Engine,
-    worker: string,
+    { loop, engine, worker, number, group }: Worker,
     started: Migration,
   ): Promise<void> {
     this.#why = undefined;
     while (
       loop.shouldRun() &&
+      number <= this.#wantedWorkers() &&
       isWanted(this.#state.current) &&
       this.#state.current?.epoch === started.epoch
     ) {
+      let rest = 0;
       this.#busy += 1;
       try {
-        const outcome = await copyNextChunk(this.#store, engine, worker, this.#log);
+        const most = (table: string) => group.next(table, this.#mostChunks());
+        const outcome = await copyNextChunk(this.#store, engine, worker, this.#log, most);
         if (outcome.kind === "none") break;
         loop.healthy();
-        if (outcome.kind === "copied")
+        if (outcome.kind === "copied") {
           this.#copied.push({ at: performance.now(), rows: outcome.result.rows });
+          group.took(outcome.table, outcome.chunks, outcome.ms);
+          rest = restAfter(outcome.ms, this.#pacer.share);
+        }
       } finally {
         this.#busy -= 1;
       }
+      await this.#rest(loop, rest);
     }
     await loop.sleep(1_000);
   }
 
-  async #untilWanted(loop: RunningState): Promise<Migration | undefined> {
+  /** Rests in pieces, so that a pace that grew again is felt at once. */
+  async #rest(loop: RunningState, ms: number): Promise<void> {
+    const until = performance.now() + ms;
+    while (loop.shouldRun() && performance.now() < until && this.#pacer.share < 1)
+      await loop.sleep(Math.min(250, Math.max(1, until - performance.now())));
+  }
+
+  /** Rows that one sync takes at most, in chunks as they were planned. */
+  #mostChunks(): number {
+    const rows = this.#state.current?.throttle["chunk"] ?? ROWS_AT_ONCE;
+    return Math.max(1, Math.floor(rows / this.#plan.backfill.chunk));
+  }
+
+  /** Keeps the pace; a control store that is away leaves it as it was. */
+  async #look(): Promise<void> {
+    while (this.#looking.shouldRun()) {
+      let error: unknown;
+      try {
+        await this.#pacer.tick(this.#state.current);
+        this.#looking.healthy();
+      } catch (caught) {
+        error = caught;
+      }
+      await this.#looking.backoff(error);
+      await this.#looking.sleep(LOOK_MS);
+    }
+  }
+
+  async #untilWanted(loop: RunningState, number: number): Promise<Migration | undefined> {
     const migration = this.#state.current;
-    if (isWanted(migration)) return migration;
+    if (isWanted(migration) && number <= this.#wantedWorkers()) return migration;
     await loop.sleep(1_000);
     return undefined;
   }
@@ -164,11 +231,23 @@ class BackfillRole {
     const rows = this.#copied.reduce((sum, entry) => sum + entry.rows, 0);
     const paused = this.#state.current?.paused.backfill === true;
     return {
-      state: paused ? "paused" : this.#busy > 0 ? "copying" : "idle",
+      state: paused
+        ? "paused"
+        : this.#pacer.share < 1
+          ? "throttled"
+          : this.#busy > 0
+            ? "copying"
+            : "idle",
       rows_per_s: Math.round(rows / (RATE_WINDOW_MS / 1_000)),
+      ...throttleText(this.#pacer),
       ...(this.#why === undefined ? {} : { why: this.#why }),
     };
   }
+}
+
+function throttleText({ share, reason }: Pacer): { readonly throttle?: string } {
+  if (share >= 1) return reason === undefined ? {} : { throttle: reason };
+  return { throttle: `at ${Math.round(share * 100)} % of full speed: ${reason ?? "pressure"}` };
 }
 
 function isWanted(migration: Migration | undefined): migration is Migration {

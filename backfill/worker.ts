@@ -2,7 +2,7 @@ import { messageOf, CrossfadeError } from "../config/errors.ts";
 import type { Log } from "../config/lifecycle.ts";
 import {
   type ClaimedChunk,
-  claimChunk,
+  claimChunks,
   failChunk,
   finishChunk,
   releaseChunk,
@@ -22,13 +22,15 @@ export type ChunkOutcome =
   | {
       readonly kind: "copied";
       readonly table: string;
+      /** Neighbours that were copied together. */
+      readonly chunks: number;
       readonly result: ChunkResult;
       readonly ms: number;
     }
   | { readonly kind: "outdated" };
 
 /**
- * Claims the next chunk and copies it: one sync in one transaction, then the ledger. Dying in between costs a
+ * Claims the next chunk (and up to `most` neighbours) and copies it: one sync in one transaction, then the ledger. Dying in between costs a
  * repetition. Errors of the chunk itself are noted in the ledger and the worker goes on; STALE is thrown.
  */
 export async function copyNextChunk(
@@ -36,37 +38,60 @@ export async function copyNextChunk(
   engine: Engine,
   worker: string,
   log: Log,
+  most: (table: string) => number = () => 1,
 ): Promise<ChunkOutcome> {
   const { compiled } = engine.context;
-  const chunk = await claimChunk(store, compiled.direction, worker, LEASE_MS);
-  if (chunk === undefined) return { kind: "none" };
-  const driver = compiled.drivers.find((candidate) => candidate.name === chunk.table);
+  const { direction } = compiled;
+  const chunks = await claimChunks(store, { direction, worker, leaseMs: LEASE_MS, most });
+  const [first] = chunks;
+  if (first === undefined) return { kind: "none" };
+  const driver = compiled.drivers.find((candidate) => candidate.name === first.table);
   if (driver === undefined) {
-    await failChunk(store, chunk, `the plan has no mapping from ${chunk.table} any more`, 1);
+    for (const chunk of chunks)
+      await failChunk(store, chunk, `the plan has no mapping from ${chunk.table} any more`, 1);
     return { kind: "outdated" };
   }
-  const lease = setInterval(() => void renew(store, chunk, log), LEASE_MS / 3);
+  const lease = setInterval(() => void renew(store, chunks, log), LEASE_MS / 3);
   const started = performance.now();
   try {
     const result = await syncChunk(engine.context, driver, {
-      n: chunk.n,
-      lo: chunk.lo ?? null,
-      hi: chunk.hi ?? null,
-      version: chunk.planVersion,
+      n: first.n,
+      count: chunks.length,
+      lo: first.lo ?? null,
+      hi: chunks.at(-1)?.hi ?? null,
+      version: first.planVersion,
     });
     const ms = performance.now() - started;
-    await finishChunk(store, chunk, { rows: result.rows, ms });
-    return { kind: "copied", table: chunk.table, result, ms };
+    await finishAll(store, chunks, result.rows, ms);
+    return { kind: "copied", table: first.table, chunks: chunks.length, result, ms };
   } catch (error) {
-    return await giveBack(store, chunk, error, log);
+    return await giveBack(store, chunks, error, log);
   } finally {
     clearInterval(lease);
   }
 }
 
-async function renew(store: ControlStore, chunk: ClaimedChunk, log: Log): Promise<void> {
+/** What neighbours copied together took and held is shared out evenly; the sums are exact. */
+async function finishAll(
+  store: ControlStore,
+  chunks: readonly ClaimedChunk[],
+  rows: number,
+  ms: number,
+): Promise<void> {
+  const each = Math.floor(rows / chunks.length);
+  for (const [i, chunk] of chunks.entries()) {
+    const extra = i === 0 ? rows - each * chunks.length : 0;
+    await finishChunk(store, chunk, { rows: each + extra, ms: ms / chunks.length });
+  }
+}
+
+async function renew(
+  store: ControlStore,
+  chunks: readonly ClaimedChunk[],
+  log: Log,
+): Promise<void> {
   try {
-    await renewLease(store, chunk, LEASE_MS);
+    await Promise.all(chunks.map((chunk) => renewLease(store, chunk, LEASE_MS)));
   } catch (error) {
     // A lease that runs out means that the chunk may be copied twice, which is harmless.
     log.info({ err: error }, "backfill: the lease of a chunk could not be renewed");
@@ -75,22 +100,24 @@ async function renew(store: ControlStore, chunk: ClaimedChunk, log: Log): Promis
 
 async function giveBack(
   store: ControlStore,
-  chunk: ClaimedChunk,
+  chunks: readonly ClaimedChunk[],
   error: unknown,
   log: Log,
 ): Promise<ChunkOutcome> {
   if (error instanceof ChunkPlanMoved) {
-    await releaseChunk(store, chunk);
+    for (const chunk of chunks) await releaseChunk(store, chunk);
     return { kind: "outdated" };
   }
   if (error instanceof CrossfadeError && ["STALE", "SHAPE_CHANGED"].includes(error.code)) {
-    await releaseChunk(store, chunk);
+    for (const chunk of chunks) await releaseChunk(store, chunk);
     throw error;
   }
-  log.warn(
-    { err: error, table: chunk.table, chunk: chunk.n },
-    `backfill: chunk ${chunk.n} of ${chunk.table}: ${messageOf(error)}`,
-  );
-  await failChunk(store, chunk, messageOf(error));
+  for (const chunk of chunks) {
+    log.warn(
+      { err: error, table: chunk.table, chunk: chunk.n },
+      `backfill: chunk ${chunk.n} of ${chunk.table}: ${messageOf(error)}`,
+    );
+    await failChunk(store, chunk, messageOf(error));
+  }
   throw error;
 }

@@ -15,14 +15,17 @@ import { proxy } from "./proxy.ts";
 import { quarantine } from "./quarantine.ts";
 import { rollback } from "./rollback.ts";
 import { isSupervised } from "./signals.ts";
+import { schema } from "./schema.ts";
 import { status } from "./status.ts";
 import type { ChildMessage } from "./supervisor.ts";
+import { tune } from "./tune.ts";
 import { up } from "./up.ts";
 import { verify } from "./verify.ts";
 
 /** In the order in which a migration meets them. */
 const COMMANDS = [
   init,
+  schema,
   check,
   grants,
   up,
@@ -35,6 +38,7 @@ const COMMANDS = [
   approve,
   pause,
   resume,
+  tune,
   clean,
   proxy,
   mirror,

@@ -8,6 +8,7 @@ import {
   parseFactor,
   parseListen,
   parseShare,
+  parseSize,
   show,
   UnitError,
 } from "./units.ts";
@@ -50,6 +51,7 @@ export function duration(limits: { min?: string; max?: string } = {}) {
 }
 
 export const share = () => parsed("a share such as 10% or 0.1", parseShare);
+export const size = () => parsed("a size such as 500MB or 100GB", parseSize);
 export const factor = () => parsed("a factor such as 1.2x", parseFactor);
 export const delta = () => parsed("a difference such as +0.1%", parseDelta);
 export const listen = () => parsed("an address such as 127.0.0.1:8080", parseListen);

@@ -38,7 +38,6 @@ function acrossFields(plan: PlanFile): PlanIssue[] {
     ...appTlsIssues(plan),
     ...addressIssues(plan),
     ...routeIssues(plan),
-    ...feedIssues(plan),
   ];
 }
 
@@ -195,9 +194,4 @@ function routeIssues(plan: PlanFile): PlanIssue[] {
       },
     ];
   });
-}
-
-function feedIssues(plan: PlanFile): PlanIssue[] {
-  if (plan.feed === "trigger") return [];
-  return [{ path: "feed", message: 'found "wal", which is not built yet, expected trigger' }];
 }

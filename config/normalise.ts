@@ -8,6 +8,7 @@ import type {
   SidePlan,
 } from "./plan-types.ts";
 import { pathOf } from "./plan-issues.ts";
+import { normalisePolicy } from "./policy.ts";
 import type { MappingFile, MappingSetFile, PlanFile } from "./schema.ts";
 import type { Direction } from "./words.ts";
 
@@ -22,6 +23,7 @@ export function normalise(file: string, plan: PlanFile, notActing: readonly stri
     control: { database: plan.control.database || plan.old.database, schema: plan.control.schema },
     redis: plan.redis || undefined,
     feed: plan.feed,
+    wal: { retainBytes: plan.wal.retain },
     forward: mappingSet("forward", plan.forward),
     reverse: plan.reverse === undefined ? undefined : mappingSet("reverse", plan.reverse),
     proxy: {
@@ -48,8 +50,6 @@ export function normalise(file: string, plan: PlanFile, notActing: readonly stri
       workers: plan.backfill.workers,
       chunk: plan.backfill.chunk,
       targetMs: plan.backfill.target,
-      defer: plan.backfill.defer,
-      diskFree: plan.backfill.disk.free,
       throttle: {
         p99: throttle.p99,
         replicaLagMs: throttle.replica_lag,
@@ -73,6 +73,7 @@ export function normalise(file: string, plan: PlanFile, notActing: readonly stri
       shadow: plan.gates.shadow,
       canary: plan.gates.canary,
     },
+    policy: normalisePolicy(plan, plan.gates.drill),
     approvals: plan.approvals,
     operate: { listen: plan.operate.listen, tokens: plan.operate.tokens || undefined },
     notify: plan.notify,

@@ -1,20 +1,6 @@
 /** Parts of the plan that are read and checked but do nothing yet: a user who sets one must be told. */
 const PARTS: readonly { readonly path: readonly string[]; readonly says: string }[] = [
   { path: ["redis"], says: "redis: no Redis is used yet; everything goes through Postgres." },
-  {
-    path: ["backfill", "throttle"],
-    says: "backfill.throttle: copying does not slow down by itself yet; use `pause` and `resume`.",
-  },
-  {
-    path: ["canary", "steps"],
-    says: "canary.steps: no step is judged by itself yet; `advance` moves on.",
-  },
-  {
-    path: ["canary", "stay"],
-    says: "canary.stay: no minimum stay is enforced yet; `advance` moves on.",
-  },
-  { path: ["gates", "canary"], says: "gates.canary: not evaluated yet." },
-  { path: ["notify"], says: "notify: no webhook is called yet." },
 ];
 
 /** One sentence for each such part that the file really sets. */

@@ -6,7 +6,8 @@ import { show } from "./units.ts";
 export type PathPart = PropertyKey;
 
 /** Values at these paths may be secrets: a message never shows them. */
-const SECRET = /^(old\.database|new\.database|control\.database|redis|operate\.tokens)$/;
+const SECRET =
+  /^(old\.database|new\.database|control\.database|redis|notify\[\d+\]|hooks\..*\.http|operate\.tokens)$/;
 
 /** `forward.tags[1].set.id`; a key that is no plain word stands in quotes. */
 export function pathOf(parts: readonly PathPart[]): string {

@@ -1,4 +1,5 @@
 import type { JsonPath } from "./json-path.ts";
+import type { PolicyPlan } from "./policy.ts";
 import type { Consistency, RouteKind, TokenCarrier } from "./words.ts";
 
 /**
@@ -15,6 +16,8 @@ export interface Plan {
   /** A redis:// URL, or undefined when no Redis is used. */
   readonly redis: string | undefined;
   readonly feed: "trigger" | "wal";
+  /** `retainBytes`: WAL a server may keep for a slot of ours before it is dropped. */
+  readonly wal: { readonly retainBytes: number };
   readonly forward: MappingSet;
   /** undefined: there is no way back after write-new. */
   readonly reverse: MappingSet | undefined;
@@ -25,9 +28,6 @@ export interface Plan {
     readonly chunk: number;
     /** How long one sync of the copy should take. */
     readonly targetMs: number;
-    readonly defer: readonly ("indexes" | "foreign_keys")[];
-    /** Bytes free on the target's disk; undefined: unknown. */
-    readonly diskFree: number | undefined;
     readonly throttle: {
       /** Factor over the sidecar's baseline p99, e.g. 1.2. */
       readonly p99: number | undefined;
@@ -63,6 +63,8 @@ export interface Plan {
     /** `errors`: how much larger new's error share may be (0.001 = +0.1 %); `p99`: factor over old's. */
     readonly canary: { readonly samples: number; readonly errors: number; readonly p99: number };
   };
+  /** Stays, windows, hooks, and when to go back without being asked. */
+  readonly policy: PolicyPlan;
   /** Number of distinct people who must approve a phase. */
   readonly approvals: Readonly<Record<string, number>>;
   readonly operate: { readonly listen: ListenAddress; readonly tokens: string | undefined };

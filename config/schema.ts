@@ -17,6 +17,7 @@ import {
   sqlValue,
   text,
 } from "./fields.ts";
+import { drillField, policyFields } from "./policy.ts";
 import { CONSISTENCIES, ROUTE_KINDS, TOKEN_CARRIERS } from "./words.ts";
 
 /**
@@ -248,21 +249,6 @@ const backfill = section({
     .describe(
       "How long one sync of the copy should take: neighbouring chunks are taken together up to it. The mirror waits that long for a key among them.",
     ),
-  defer: z
-    .array(z.enum(["indexes", "foreign_keys"], { error: "indexes or foreign_keys" }))
-    .prefault([])
-    .describe(
-      "What of the new tables is dropped before the copy and built again after it: indexes (secondary ones), foreign_keys.",
-    ),
-  disk: section({
-    free: size()
-      .optional()
-      .describe(
-        "Free space on the disk of the new database, such as 100GB: Postgres cannot say. Without it the space is unknown and not checked.",
-      ),
-  })
-    .prefault({})
-    .describe("The copy is refused where it would not fit."),
   throttle: section({
     p99: factor()
       .optional()
@@ -367,7 +353,9 @@ const gates = section({
     .prefault({})
     .describe("Shadow reads agree."),
   canary: section({
-    samples: count(1, 1e9).prefault(500).describe("Reads per step there must be at least."),
+    samples: count(0, 1e9)
+      .prefault(500)
+      .describe("Reads per step that new must have answered at least. 0: no step is judged."),
     errors: delta()
       .prefault("+0.1%")
       .describe("How much larger the new app's share of errors may be."),
@@ -377,6 +365,7 @@ const gates = section({
   })
     .prefault({})
     .describe("The new app answers as well as the old."),
+  drill: drillField,
 });
 
 export const planSchema = section({
@@ -408,8 +397,17 @@ export const planSchema = section({
     .enum(["trigger", "wal"])
     .prefault("trigger")
     .describe(
-      "How changes are found: triggers that log keys, or logical decoding (wal: not built yet).",
+      "How changes are found: triggers that log keys, or logical decoding (wal: needs wal_level = logical).",
     ),
+  wal: section({
+    retain: size()
+      .prefault("10GB")
+      .describe(
+        "Most WAL a server may keep for Crossfade, such as 10GB: beyond it the mirror pauses and the slot is dropped.",
+      ),
+  })
+    .prefault({})
+    .describe("Limits of feed: wal."),
   forward: mappingSet.describe(
     "Tables of the new schema: how old rows make them. `identity`: every table, same names and columns.",
   ),
@@ -436,6 +434,7 @@ export const planSchema = section({
     .record(phaseName(), count(1, 100).describe("Number of distinct people."))
     .prefault({})
     .describe("How many distinct people must approve a phase."),
+  ...policyFields,
   operate: section({
     listen: listen()
       .prefault("127.0.0.1:8081")

@@ -79,6 +79,15 @@ export function parseListen(value: unknown): ListenAddress {
   return { host: match[1] ?? (match[2] || "127.0.0.1"), port };
 }
 
+const BYTES = { kB: 1e3, MB: 1e6, GB: 1e9, TB: 1e12 } as const;
+
+/** `100GB` → bytes. */
+export function parseSize(value: unknown): number {
+  const match = /^(\d+(?:\.\d+)?)\s*(kB|MB|GB|TB)$/.exec(trimmed(value));
+  if (match === null) throw new UnitError(value, "a size such as 500MB, 100GB or 2TB");
+  return Math.round(Number(match[1]) * BYTES[match[2] as keyof typeof BYTES]);
+}
+
 function trimmed(value: unknown): string {
   if (typeof value === "number" || typeof value === "bigint") return String(value);
   return typeof value === "string" ? value.trim() : "";

@@ -14,6 +14,9 @@ const walk = z.strictObject({
 const ids = z.array(z.string().regex(/^\d+$/)).optional();
 const what = z.enum(["backfill", "mirror", "all"]).default("all");
 
+/** What `tune` may set, as the plan's `backfill` has it; times in ms, sizes in bytes, factors as numbers. */
+export const TUNABLE = ["workers", "chunk", "p99", "replica_lag", "active", "wal"] as const;
+
 export const REQUESTS = {
   advance: walk,
   rollback: walk.omit({ noWayBack: true }),
@@ -32,7 +35,7 @@ export const REQUESTS = {
   pause: z.strictObject({ what }),
   resume: z.strictObject({ what }),
   tune: z.strictObject({
-    key: z.enum(["workers", "chunk", "p99", "active", "replica_lag_ms"]),
+    key: z.enum(TUNABLE),
     value: z.number().positive().nullable(),
   }),
   clean: z.strictObject({}),

@@ -44,6 +44,9 @@ export interface TableProgress {
   readonly error: string | undefined;
 }
 
+/** Neighbours taken together lock a stripe each. */
+const STRIPES_AT_ONCE = 64;
+
 /** Replaces the chunks of one table. `order`: tables with a lower number are copied first. */
 export async function replaceChunks(
   store: ControlStore,
@@ -74,22 +77,55 @@ export async function replaceChunks(
   );
 }
 
-/** Takes the next chunk in table order: one that is pending, or whose worker let its lease run out. */
+/** The next chunk alone. */
 export async function claimChunk(
   store: ControlStore,
   direction: Direction,
   worker: string,
   leaseMs: number,
 ): Promise<ClaimedChunk | undefined> {
-  const rows = await query<{
-    tbl: string;
-    n: number;
-    lo: string[] | null;
-    hi: string[] | null;
-    est_rows: number;
-    plan_version: number;
-    attempts: number;
-  }>(
+  const [chunk] = await claimChunks(store, { direction, worker, leaseMs, most: () => 1 });
+  return chunk;
+}
+
+export interface Claim {
+  readonly direction: Direction;
+  readonly worker: string;
+  readonly leaseMs: number;
+  /** How many neighbouring chunks of a table to take together, at most. */
+  readonly most: (table: string) => number;
+}
+
+/**
+ * Takes the next chunk in table order: one that is pending, or whose worker let its lease run out; and with it pending
+ * neighbours that follow without a gap. What has failed once is taken alone, so that it is known which one fails.
+ */
+export async function claimChunks(store: ControlStore, claim: Claim): Promise<ClaimedChunk[]> {
+  const first = await claimFirst(store, claim);
+  if (first === undefined) return [];
+  const most = Math.min(STRIPES_AT_ONCE, Math.floor(claim.most(first.table)));
+  if (most <= 1 || first.attempt > 1) return [first];
+  const rows = await query<ChunkRow>(
+    store,
+    `with free as (
+       select n from ${store.table("chunk")} where direction = $1 and tbl = $4 and plan_version = $7::int
+         and n > $5::int and n < $5::int + $6::int and state = 'pending' and attempts = 0 order by n for update skip locked),
+     next as (select n from (select n, row_number() over (order by n) as i from free) numbered where n - i = $5::int)
+     update ${store.table("chunk")} c set state = 'claimed', worker = $2, attempts = attempts + 1,
+       lease_until = clock_timestamp() + make_interval(secs => $3::float8 / 1000), claimed_at = coalesce(claimed_at, clock_timestamp())
+     from next where c.direction = $1 and c.tbl = $4 and c.n = next.n
+     returning c.tbl, c.n, c.lo, c.hi, c.est_rows, c.plan_version, c.attempts`,
+    [claim.direction, claim.worker, claim.leaseMs, first.table, first.n, most, first.planVersion],
+  );
+  const others = rows.map((row) => toClaimed(claim, row)).toSorted((a, b) => a.n - b.n);
+  return [first, ...others];
+}
+
+async function claimFirst(
+  store: ControlStore,
+  { direction, worker, leaseMs }: Claim,
+): Promise<ClaimedChunk | undefined> {
+  const rows = await query<ChunkRow>(
     store,
     `update ${store.table("chunk")} set state = 'claimed', worker = $2, attempts = attempts + 1,
        lease_until = clock_timestamp() + make_interval(secs => $3::float8 / 1000), claimed_at = coalesce(claimed_at, clock_timestamp())
@@ -101,7 +137,13 @@ export async function claimChunk(
     [direction, worker, leaseMs],
   );
   const row = rows[0];
-  if (row === undefined) return undefined;
+  return row === undefined ? undefined : toClaimed({ direction, worker }, row);
+}
+
+function toClaimed(
+  { direction, worker }: Pick<Claim, "direction" | "worker">,
+  row: ChunkRow,
+): ClaimedChunk {
   return {
     direction,
     table: row.tbl,
@@ -113,6 +155,16 @@ export async function claimChunk(
     worker,
     attempt: row.attempts,
   };
+}
+
+interface ChunkRow {
+  tbl: string;
+  n: number;
+  lo: string[] | null;
+  hi: string[] | null;
+  est_rows: number;
+  plan_version: number;
+  attempts: number;
 }
 
 const MINE =
@@ -176,6 +228,15 @@ export async function releaseChunk(store: ControlStore, chunk: ClaimedChunk): Pr
     `update ${store.table("chunk")} set state = 'pending', worker = null, lease_until = null, attempts = attempts - 1 where ${MINE}`,
     mine(chunk),
   );
+}
+
+/** Whether any worker of any machine holds a chunk at the moment. */
+export async function isCopying(store: ControlStore): Promise<boolean> {
+  const rows = await query(
+    store,
+    `select 1 from ${store.table("chunk")} where state = 'claimed' and lease_until > clock_timestamp() limit 1`,
+  );
+  return rows.length > 0;
 }
 
 /** How far the copy is, per table in order. Empty when nothing was planned. */

@@ -36,7 +36,6 @@ export const CONTROL_TABLES = [
   "verify_run",
   "verify_chunk",
   "pace",
-  "deferred",
   "control_version",
 ] as const;
 export type ControlTable = (typeof CONTROL_TABLES)[number];

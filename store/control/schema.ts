@@ -274,7 +274,7 @@ const MIGRATIONS: readonly ((store: ControlStore) => string)[] = [
     alter table ${store.table("command")} add column idempotency_key text;
     create unique index on ${store.table("command")} (idempotency_key) where idempotency_key is not null;
   `,
-  // The pace of the copy is one row for all machines; definitions that wait to be built again outlive every process.
+  // The pace of the copy is one row for all machines.
   (store) => `
     create table ${store.table("pace")} (
       one boolean primary key default true check (one),
@@ -283,19 +283,6 @@ const MIGRATIONS: readonly ((store: ControlStore) => string)[] = [
       baseline jsonb not null default '{}',
       at timestamptz not null default clock_timestamp());
     insert into ${store.table("pace")} default values;
-
-    create table ${store.table("deferred")} (
-      id bigint generated always as identity primary key,
-      kind text not null check (kind in ('index', 'foreign_key')),
-      schema text not null,
-      tbl text not null,
-      name text not null,
-      definition text not null,
-      state text not null default 'recorded' check (state in ('recorded', 'built', 'failed')),
-      error text,
-      recorded timestamptz not null default clock_timestamp(),
-      built timestamptz,
-      unique (kind, schema, tbl, name));
 
     alter table ${store.table("verify_run")} add column hot bigint not null default 0,
       add column planned jsonb not null default '{}', add column seen timestamptz not null default clock_timestamp(),

@@ -1,6 +1,8 @@
+import type { RouteKind, Side } from "../../config/words.ts";
 import { query } from "./open.ts";
 import type { ControlStore } from "./open.ts";
 import type { ShadowReport } from "./shadow-report.ts";
+import type { WindowReport } from "./side-reads.ts";
 
 /** What a sidecar says of itself with every heartbeat. */
 export interface SidecarHeartbeat {
@@ -19,9 +21,20 @@ export interface SidecarHeartbeat {
 /** Whatever a sidecar counts (proxy/stats-types.ts): `held` is what receipts are made of, `shadow` what its gate looks at. */
 export interface SidecarStats {
   readonly held?: HeldReport;
+  /** `recent`: over the last reporting interval. */
+  readonly traffic?: readonly TrafficReport[];
   /** `breaker`: open while the new app does not answer its reads. */
   readonly reads?: { readonly breaker: "closed" | "open" };
   readonly shadow?: ShadowReport;
+  readonly window?: WindowReport;
+}
+
+/** How the app answers, by side and kind of request. */
+export interface TrafficReport {
+  readonly side: Side;
+  readonly kind: RouteKind;
+  readonly requests: number;
+  readonly recent: { readonly count: number; readonly p99: number };
 }
 
 /** What a sidecar held for the newest attempt that held anything there. */

@@ -39,6 +39,11 @@ export function keyTypes(driver: Driver): TypedColumn[] {
   return driver.key.map((column) => ({ name: column.name, type: column.baseType }));
 }
 
+/** The source key as rows carry it to a target whose types are not the source's: it is only handed back. */
+export function keyTexts(driver: Driver): TypedColumn[] {
+  return driver.key.map((_, i) => ({ name: `cf_k${i}`, type: "text" }));
+}
+
 /** The source rows of a reader whose key is among the text arrays `$first…`. Runs on the source. */
 export function sourceByKeys(
   driver: Driver,
@@ -185,17 +190,51 @@ export function applySql(
   const kept =
     options.deleteFirst === true
       ? ""
-      : ` and not exists (select 1 from cf_mapped where ${equal(mapping.key, "cf_mapped", "cf_t")})`;
+      : ` and not exists (select 1 from cf_mapped where ${equal(mapping.key, "cf_mapped", "cf_t")}${sameFixed(mapping)})`;
   return `with cf_mapped as materialized (${mapped}),
 cf_gone as (delete from ${table} as cf_t using (${owned}) as cf_o where ${equal(own, "cf_t", "cf_o")}${kept} returning 1),
 cf_put as (${insertSql(mapping, "select * from cf_mapped where (select count(*) from cf_gone) >= 0")} returning 1)
 select (select count(*) from cf_gone), (select count(*) from cf_put)`;
 }
 
-/** Upserts `mapped` without looking for rows to delete: for chunks. */
+/** Columns that no update can set: identity columns `generated always` outside of the key. */
+const fixedColumns = (mapping: Mapping) =>
+  mapping.columns
+    .filter((column) => !column.updatable && !mapping.key.includes(column.name))
+    .map((column) => column.name);
+
+/** A row whose fixed columns differ is deleted and inserted again. */
+function sameFixed(mapping: Mapping): string {
+  const fixed = fixedColumns(mapping);
+  return fixed.length === 0 ? "" : ` and not (${imageDiffers(fixed, "cf_mapped.", "cf_t.")})`;
+}
+
+/** Upserts `mapped` without looking for rows that are not made any more: for chunks. */
 export function upsertSql(mapping: Mapping, mapped: string): string {
   if (mapping.own.kind === "none") return shareSql(mapping, mapped);
+  const fixed = fixedColumns(mapping);
+  if (fixed.length > 0) {
+    const table = relation(mapping.target.schema, mapping.target.name);
+    return `with cf_mapped as materialized (${mapped}),
+cf_gone as (delete from ${table} as cf_t using cf_mapped where ${equal(mapping.key, "cf_t", "cf_mapped")} and ${imageDiffers(fixed, "cf_t.", "cf_mapped.")} returning 1),
+cf_put as (${insertSql(mapping, "select * from cf_mapped where (select count(*) from cf_gone) >= 0")} returning 1)
+select 0, (select count(*) from cf_put)`;
+  }
   return `with cf_put as (${insertSql(mapping, mapped)} returning 1) select 0, (select count(*) from cf_put)`;
+}
+
+/** Inserts `mapped` as it is: a row whose key is there already makes it fail. */
+export function plainInsertSql(mapping: Mapping, mapped: string): string {
+  return `insert into ${relation(mapping.target.schema, mapping.target.name)} (${columnList(mapping)})
+overriding system value select ${columnList(mapping)} from (${mapped}) cf_m`;
+}
+
+/** Whether any of the first rows of `mapped` has its key on the target. */
+export function probeSql(mapping: Mapping, mapped: string, rows: number): string {
+  const table = relation(mapping.target.schema, mapping.target.name);
+  // A subquery for each of the few rows goes through the key's index, whatever the planner thinks of the table.
+  return `select coalesce(bool_or(exists (select from ${table} as cf_t where ${equal(mapping.key, "cf_t", "cf_m")})), false)::text
+from (select * from (${mapped}) cf_a limit ${Math.round(rows)}) cf_m`;
 }
 
 /** Shared rows: distinct, in key order (so that concurrent sessions lock in one order), never changed, never removed. */

@@ -6,6 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { onTestFinished } from "vitest";
 import type { Log } from "../../config/lifecycle.ts";
+import { NO_POLICY } from "../../config/policy.ts";
 import type { Plan, ProxyPlan } from "../../config/plan-types.ts";
 import type { Side } from "../../config/words.ts";
 import { Emitter } from "../../proxy/emitter.ts";
@@ -217,6 +218,7 @@ export function makePlan(folder: string, options: TestSidecarOptions): Plan {
     control: { database, schema: "crossfade" },
     redis: undefined,
     feed: "trigger",
+    wal: { retainBytes: 10e9 },
     forward: { kind: "identity" },
     reverse: { kind: "identity" },
     proxy: {
@@ -244,8 +246,6 @@ export function makePlan(folder: string, options: TestSidecarOptions): Plan {
       workers: 1,
       chunk: 1_000,
       targetMs: 500,
-      defer: [],
-      diskFree: undefined,
       throttle: { p99: undefined, replicaLagMs: undefined, active: undefined, wal: undefined },
     },
     verify: { examples: 10, redact: [], continuous: false },
@@ -259,6 +259,7 @@ export function makePlan(folder: string, options: TestSidecarOptions): Plan {
       shadow: { samples: 1, mismatch: 0 },
       canary: { samples: 1, errors: 0, p99: 1 },
     },
+    policy: NO_POLICY,
     approvals: {},
     operate: { listen: { host: "127.0.0.1", port: 0 }, tokens: options.operatorTokens },
     notify: [],

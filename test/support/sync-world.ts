@@ -1,5 +1,6 @@
 import pino from "pino";
 import pg from "pg";
+import { NO_POLICY } from "../../config/policy.ts";
 import type { Plan, MappingPlan, MappingSet } from "../../config/plan-types.ts";
 import type { Direction } from "../../config/words.ts";
 import { sourceOf } from "../../config/words.ts";
@@ -9,7 +10,11 @@ import { initPosition, installFollowTables } from "../../store/postgres/follow-s
 import { installFeed } from "../../store/postgres/install-feed.ts";
 import { installSide } from "../../store/postgres/install-side.ts";
 import { closeSession, openSession } from "../../store/postgres/session.ts";
-import { TriggerFeed } from "../../store/postgres/trigger-feed.ts";
+import type { Feed } from "../../store/postgres/feed.ts";
+import { installWalFeed } from "../../store/postgres/install-wal-feed.ts";
+import type { SyncContext } from "../../store/postgres/sync.ts";
+import { openFeed } from "../../proxy/mirror/open-feed.ts";
+import { testedFeed } from "./tested-feed.ts";
 
 export const quiet = pino({ level: process.env["CROSSFADE_TEST_LOG"] ?? "silent" });
 
@@ -39,6 +44,7 @@ export interface WorldOptions {
   readonly newSchema?: string;
   readonly forward: readonly MappingPlan[];
   readonly reverse?: readonly MappingPlan[];
+  readonly feed?: Plan["feed"];
 }
 
 /** As much of a plan as the store needs. */
@@ -59,7 +65,8 @@ export function testPlan(options: WorldOptions): Plan {
     },
     control: { database: options.oldUrl, schema: "crossfade" },
     redis: undefined,
-    feed: "trigger",
+    feed: options.feed ?? testedFeed(),
+    wal: { retainBytes: 10e9 },
     forward: set(options.forward),
     reverse: options.reverse === undefined ? undefined : set(options.reverse),
     proxy: {
@@ -82,8 +89,6 @@ export function testPlan(options: WorldOptions): Plan {
       workers: 1,
       chunk: 50,
       targetMs: 500,
-      defer: [],
-      diskFree: undefined,
       throttle: { p99: undefined, replicaLagMs: undefined, active: undefined, wal: undefined },
     },
     verify: { examples: 10, redact: [], continuous: false },
@@ -97,6 +102,7 @@ export function testPlan(options: WorldOptions): Plan {
       shadow: { samples: 0, mismatch: 0 },
       canary: { samples: 0, errors: 0, p99: 0 },
     },
+    policy: NO_POLICY,
     approvals: {},
     operate: { listen: { host: "127.0.0.1", port: 0 }, tokens: undefined },
     notify: [],
@@ -108,6 +114,7 @@ export function testPlan(options: WorldOptions): Plan {
 export class SyncWorld {
   readonly plan: Plan;
   readonly engine: Engine;
+  readonly feed: Feed;
   readonly passes: Passes;
   readonly old: pg.Client;
   readonly new: pg.Client;
@@ -115,11 +122,13 @@ export class SyncWorld {
   private constructor(
     plan: Plan,
     engine: Engine,
+    feed: Feed,
     passes: Passes,
     clients: { old: pg.Client; new: pg.Client },
   ) {
     this.plan = plan;
     this.engine = engine;
+    this.feed = feed;
     this.passes = passes;
     this.old = clients.old;
     this.new = clients.new;
@@ -129,28 +138,56 @@ export class SyncWorld {
     const plan = testPlan(options);
     await installWorld(plan, direction);
     const engine = await openEngine({ plan, direction, epoch: 1, role: "test", instance: "a" });
-    const passes = new Passes(
-      engine.context,
-      new TriggerFeed(sourceOf(direction), engine.context.source),
-      quiet,
-    );
+    const feed = await openTestFeed(plan, engine.context);
+    const passes = new Passes(engine.context, feed, quiet);
     await passes.start();
     const open = (url: string) =>
       openSession({ url, name: "test", application: "test app", searchPath: "public" });
-    return new SyncWorld(plan, engine, passes, {
+    return new SyncWorld(plan, engine, feed, passes, {
       old: await open(options.oldUrl),
       new: await open(options.newUrl),
     });
   }
 
-  /** Runs passes until the feed is empty. */
+  /** Runs passes until everything committed before the call was read: what comes from the WAL takes a moment to arrive. */
   async drain(): Promise<void> {
+    if (this.plan.feed === "wal") {
+      const fence = await this.feed.writeFence();
+      for (let read = 0n; read < fence;) {
+        if ((await this.passes.run()) === undefined) await new Promise((r) => setTimeout(r, 2));
+        read = await this.#fenceRead();
+      }
+    }
     while ((await this.passes.run()) !== undefined);
   }
 
+  async #fenceRead(): Promise<bigint> {
+    const { context } = this.engine;
+    const { rows } = await context.target.query<{ read: string }>(
+      "select read::text from crossfade.position where direction = $1",
+      [context.compiled.direction],
+    );
+    return BigInt(rows[0]?.read ?? 0);
+  }
+
   async close(): Promise<void> {
+    await this.feed.close();
     await Promise.all([this.engine.close(), closeSession(this.old), closeSession(this.new)]);
   }
+}
+
+/** The feed as the mirror opens it; a gap fails the test. */
+export function openTestFeed(plan: Plan, context: SyncContext): Promise<Feed> {
+  return openFeed({
+    plan,
+    context,
+    application: "test feed",
+    wake: () => {},
+    onGap: async (gap) => {
+      throw new Error(`a gap: ${gap}`);
+    },
+    pause: async () => {},
+  });
 }
 
 /** Side rows, feed and position of one direction; guards are left out. */
@@ -175,7 +212,8 @@ export async function installWorld(plan: Plan, direction: Direction): Promise<vo
       await context.target.query("update crossfade.state set direction = 'reverse'");
       await context.source.query("update crossfade.state set direction = 'reverse'");
     }
-    await installFeed(context.source, sourceOf(direction), context.compiled.logged);
+    const install = plan.feed === "wal" ? installWalFeed : installFeed;
+    await install(context.source, sourceOf(direction), context.compiled.logged);
     await initPosition(context.target, direction, 1);
   } finally {
     await engine.close();

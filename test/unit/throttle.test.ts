@@ -1,0 +1,151 @@
+import { describe, expect, test } from "vitest";
+import { AppLatency } from "../../backfill/app-latency.ts";
+import { GroupSize } from "../../backfill/group-size.ts";
+import {
+  FLOOR,
+  nextPace,
+  type Paced,
+  restAfter,
+  type Signals,
+  type ThrottleLimits,
+  tunedLimits,
+} from "../../backfill/throttle.ts";
+import { parseSetting } from "../../cli/tune.ts";
+import type { SidecarSeen } from "../../store/control/sidecars.ts";
+
+const NONE: ThrottleLimits = {
+  p99: undefined,
+  replicaLagMs: undefined,
+  active: undefined,
+  wal: undefined,
+};
+const QUIET: Signals = { p99: {}, replicaLagMs: 0, active: 0, wal: 0 };
+const FULL: Paced = { share: 1, reason: undefined, baseline: {} };
+
+/** The pace after each of some looks. */
+function walk(from: Paced, looks: readonly Signals[], limits: ThrottleLimits, copying = true) {
+  return looks.reduce<Paced[]>(
+    (paces, signals) => [...paces, nextPace(paces.at(-1) ?? from, signals, limits, copying)],
+    [],
+  );
+}
+
+describe("pace", () => {
+  test("each signal halves it and says so; without pressure it grows back to full", () => {
+    const cases = [
+      [{ replicaLagMs: 5_000 }, { replicaLagMs: 7_000 }, "replica lag 7 s > 5 s"],
+      [{ active: 50 }, { active: 51 }, "51 active sessions > 50"],
+      [{ wal: 50e6 }, { wal: 80e6 }, "WAL 80 MB/s > 50 MB/s"],
+    ] as const;
+    for (const [limit, signal, reason] of cases) {
+      const limits = { ...NONE, ...limit };
+      const cut = nextPace(FULL, { ...QUIET, ...signal }, limits, true);
+      expect(cut).toMatchObject({ share: 0.5, reason });
+      const paces = walk(
+        cut,
+        Array.from({ length: 10 }, () => QUIET),
+        limits,
+      );
+      expect(paces[0]).toMatchObject({ share: 0.55 });
+      expect(paces[0]?.reason).toContain("the pressure is gone");
+      expect(paces.at(-1)).toMatchObject({ share: 1, reason: undefined });
+    }
+  });
+
+  test("a p99 above the usual one slows down, within a millisecond of it does not", () => {
+    const limits = { ...NONE, p99: 1.2 };
+    const from = { ...FULL, baseline: { read: 10, write: 2 } };
+    const busy = nextPace(from, { ...QUIET, p99: { read: 12.5 } }, limits, true);
+    expect(busy).toMatchObject({ share: 0.5, baseline: { read: 10 } });
+    expect(busy.reason).toBe("p99 of reads 12.5 ms > 12 ms (usual 10 ms)");
+    expect(nextPace(from, { ...QUIET, p99: { write: 2.9 } }, limits, true).share).toBe(1);
+  });
+
+  test("an app that is slow for another reason holds the copy only until that is learnt at the floor", () => {
+    const limits = { ...NONE, p99: 1.2 };
+    const slow = { ...QUIET, p99: { read: 40 } };
+    const paces = walk(
+      { ...FULL, baseline: { read: 10 } },
+      Array.from({ length: 60 }, () => slow),
+      limits,
+    );
+    expect(Math.min(...paces.map((pace) => pace.share))).toBe(FLOOR);
+    expect(paces.at(-1)?.share).toBe(1);
+  });
+
+  test("what is usual is not learnt from the copy itself: it goes to the floor until that is measured", () => {
+    const limits = { ...NONE, p99: 1.2 };
+    const paces = walk(
+      FULL,
+      [
+        ...Array.from({ length: 11 }, () => ({ ...QUIET, p99: { read: 30 } })),
+        { ...QUIET, p99: { read: 8 } },
+        { ...QUIET, p99: { read: 8 } },
+      ],
+      limits,
+    );
+    expect(paces[0]).toMatchObject({ share: FLOOR });
+    expect(paces[0]?.reason).toContain("measuring");
+    expect(paces.at(-2)?.baseline).toEqual({ read: 8 });
+    expect(paces.at(-1)?.share).toBeGreaterThan(FLOOR);
+    // Nothing is copied: it is simply learnt.
+    expect(nextPace(FULL, { ...QUIET, p99: { read: 8 } }, limits, false)).toMatchObject({
+      share: 1,
+      baseline: { read: 8 },
+    });
+  });
+
+  test("what is limited and cannot be measured is said, and limits nothing", () => {
+    const signals = { ...QUIET, replicaLagMs: "grant pg_monitor" };
+    expect(nextPace(FULL, signals, { ...NONE, replicaLagMs: 5 }, true)).toMatchObject({
+      share: 1,
+      reason: "replica lag unknown: grant pg_monitor",
+    });
+    expect(nextPace(FULL, signals, NONE, true).reason).toBeUndefined();
+  });
+
+  test("a worker works its share of the time, and never rests long", () => {
+    expect(restAfter(100, 1)).toBe(0);
+    expect(restAfter(100, 0.5)).toBe(100);
+    expect(restAfter(60_000, FLOOR)).toBe(10_000);
+  });
+});
+
+test("tune is written as the plan is, goes over it, and can be taken back", () => {
+  expect(parseSetting("p99=1.5x")).toEqual({ key: "p99", value: 1.5 });
+  expect(parseSetting("replica_lag=2s")).toEqual({ key: "replica_lag", value: 2_000 });
+  expect(parseSetting("wal=10MB")).toEqual({ key: "wal", value: 10e6 });
+  expect(parseSetting("workers=plan")).toEqual({ key: "workers", value: null });
+  for (const wrong of ["workers", "workers=0", "speed=1", "p99=2", "active=-1", "=1"])
+    expect(() => parseSetting(wrong)).toThrow(/tune/);
+  expect(tunedLimits({ ...NONE, p99: 1.2 }, { p99: 2, workers: 1 })).toEqual({ ...NONE, p99: 2 });
+});
+
+test("chunks are taken together up to the target duration, at most twice as many as before", () => {
+  const group = new GroupSize(500);
+  expect(group.next("a", 100)).toBe(1);
+  group.took("a", 1, 10);
+  expect(group.next("a", 100)).toBe(2);
+  group.took("a", 2, 10);
+  expect(group.next("a", 3)).toBe(3);
+  group.took("a", 4, 2_000);
+  expect(group.next("a", 100)).toBe(1);
+  group.took("a", 1, 100);
+  expect(group.next("b", 100)).toBe(1);
+});
+
+test("heartbeats of many sidecars make one p99; the same one twice counts once, few requests say nothing", () => {
+  const latency = new AppLatency();
+  const sidecar = (id: string, requests: number, count: number, p99: number, seenMs = 0) =>
+    ({
+      id,
+      seenMs,
+      stats: { traffic: [{ side: "old", kind: "read", requests, recent: { count, p99 } }] },
+    }) as unknown as SidecarSeen;
+  latency.add([sidecar("a", 30, 30, 10)]);
+  expect(latency.p99()).toEqual({});
+  latency.add([sidecar("a", 30, 30, 10), sidecar("b", 90, 90, 20)]);
+  expect(latency.p99()).toEqual({ read: (30 * 10 + 90 * 20) / 120 });
+  latency.add([sidecar("a", 60, 30, 10, 60_000)]);
+  expect(latency.p99()).toEqual({});
+});
