@@ -3,7 +3,9 @@ import { describeDatabase } from "../config/describe.ts";
 import { CrossfadeError } from "../config/errors.ts";
 import type { Plan } from "../config/plan-types.ts";
 import type { Side } from "../config/words.ts";
+import type { LoggedTable } from "../store/postgres/mapping.ts";
 import { findState } from "../store/postgres/state.ts";
+import { walProblems } from "../store/postgres/wal-fitness.ts";
 
 const OLDEST_VERSION = 140_000;
 
@@ -44,17 +46,25 @@ export async function readSideFacts(client: pg.Client, plan: Plan, side: Side): 
   };
 }
 
+/** What the plan maps on a side. */
+export interface MappedOnSide {
+  readonly tables: readonly string[];
+  /** Tables whose changes a feed of this side would carry. */
+  readonly logged: readonly LoggedTable[];
+}
+
 /** Throws DATABASE_UNFIT with everything that is missing on one side: version, privileges, ownership of mapped tables. */
 export async function assertFit(
   client: pg.Client,
   plan: Plan,
   side: Side,
   facts: SideFacts,
-  tables: readonly string[],
+  { tables, logged }: MappedOnSide,
 ): Promise<void> {
   const problems = [
     ...sideProblems(plan, side, facts),
     ...(await ownerProblems(client, plan, side, facts, tables)),
+    ...(plan.feed === "wal" ? await walProblems(client, side, logged) : []),
   ];
   const other = (await findState(client, side))?.plan;
   if (other !== undefined && other !== plan.name) {

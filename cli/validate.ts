@@ -41,7 +41,10 @@ export async function validatePlan(plan: Plan): Promise<Validated> {
     new: mapped.new.map((table) => table.name),
   };
   for (const side of SIDES)
-    await assertFit(await sessions.open(side), plan, side, facts[side], tables[side]);
+    await assertFit(await sessions.open(side), plan, side, facts[side], {
+      tables: tables[side],
+      logged: directions.find(({ source }) => source === side)?.logged ?? [],
+    });
   return { directions, tables };
 }
 

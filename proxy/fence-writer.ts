@@ -7,6 +7,7 @@ import type { Direction, Side } from "../config/words.ts";
 import { logChannel, logTable } from "../store/postgres/follow-schema.ts";
 import { literal } from "../store/postgres/quote.ts";
 import { applicationName, closeSession, openSession } from "../store/postgres/session.ts";
+import { FLUSH_COMMIT } from "../store/postgres/trigger-feed.ts";
 import type { FenceWriter, Token } from "./ports.ts";
 
 /** A connection that says nothing for so long is taken for dead: it may be black-holed. */
@@ -60,7 +61,7 @@ async function insertFence(session: pg.Client, side: Side): Promise<Token> {
   const { rows } = await session.query<{ id: string; epoch: string; direction: Direction }>({
     name: `cf_sidecar_fence_${side}`,
     text: `with fence as (insert into ${logTable(side)} (tbl, op) values (0, 'f') returning id)
-           select fence.id, s.epoch, s.direction, pg_notify(${literal(logChannel(side))}, '')
+           select fence.id, s.epoch, s.direction, pg_notify(${literal(logChannel(side))}, ''), ${FLUSH_COMMIT}
            from fence join crossfade.state s on s.side = ${literal(side)}`,
   });
   const row = rows[0];

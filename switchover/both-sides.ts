@@ -8,7 +8,8 @@ import type { ControlStore } from "../store/control/open.ts";
 import { mappedTables } from "../store/postgres/compile.ts";
 import { compilePlan } from "../store/postgres/engine.ts";
 import type { TableRef } from "../store/postgres/guard-tables.ts";
-import { installFeed } from "../store/postgres/install-feed.ts";
+import { installFeed, requireFeedKind } from "../store/postgres/install-feed.ts";
+import { installWalFeed } from "../store/postgres/install-wal-feed.ts";
 import type { CompiledDirection } from "../store/postgres/mapping.ts";
 import {
   applicationName,
@@ -74,5 +75,9 @@ export async function ensureFeed(
   side: Side,
 ): Promise<void> {
   const logged = side === "old" ? compiled.forward.logged : (compiled.reverse?.logged ?? []);
-  await onSide(wiring, side, (client) => installFeed(client, side, logged));
+  await onSide(wiring, side, async (client) => {
+    const { feed } = wiring.plan;
+    await requireFeedKind(client, side, feed);
+    await (feed === "wal" ? installWalFeed : installFeed)(client, side, logged);
+  });
 }

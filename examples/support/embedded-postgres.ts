@@ -61,6 +61,8 @@ export async function startEmbeddedPostgres(
     shared_buffers: "256MB",
     max_wal_size: "4GB",
     wal_level: "logical",
+    max_replication_slots: "100",
+    max_wal_senders: "100",
     ...options.settings,
   };
   let lastLog = "";

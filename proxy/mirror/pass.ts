@@ -226,7 +226,9 @@ export class Passes {
     const { compiled, epoch } = this.#context;
     const direction = compiled.direction;
     const fence = batch.fence ?? 0n;
-    return `update crossfade.position set epoch = ${epoch}, pass = pass + 1, read = greatest(read, ${fence}),
+    const lsn =
+      batch.position === undefined ? "" : `lsn = '${batch.position}', lsn_epoch = ${epoch},`;
+    return `update crossfade.position set epoch = ${epoch}, pass = pass + 1, ${lsn} read = greatest(read, ${fence}),
          fence = case when exists (select from crossfade.quarantine where direction = '${direction}' and state <> 'accepted')
                  then fence else greatest(read, ${fence}) end
        where direction = '${direction}' returning fence::text, pass::text`;

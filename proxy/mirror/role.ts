@@ -20,13 +20,14 @@ import {
 } from "../../store/control/workers.ts";
 import { openEngine } from "../../store/postgres/engine.ts";
 import { logChannel } from "../../store/postgres/follow-schema.ts";
-import { acceptGap, findGap } from "../../store/postgres/identity.ts";
 import { endLeader, endSessionsOf, tryLead } from "../../store/postgres/leader.ts";
 import { MIRROR_LOCK } from "../../store/postgres/locks.ts";
 import { applicationName, closeSession, openSession } from "../../store/postgres/session.ts";
 import type { ShapeWatch } from "../../store/postgres/shape-watch.ts";
 import { findState } from "../../store/postgres/state.ts";
-import { TriggerFeed } from "../../store/postgres/trigger-feed.ts";
+import type { SyncContext } from "../../store/postgres/sync.ts";
+import { drainIdle } from "./idle-drain.ts";
+import { openFeed } from "./open-feed.ts";
 import { Passes } from "./pass.ts";
 import { PassedNews } from "./passed-news.ts";
 
@@ -234,38 +235,82 @@ class MirrorRole {
       role: "mirror",
       instance: this.#id,
     });
+    let idle: { stop(): Promise<void> } | undefined;
     try {
       const { context } = engine;
       const prefix = applicationName("", "mirror", "").trimEnd();
       await endSessionsOf(context.source, prefix, application);
       await endSessionsOf(context.target, prefix, application);
-      const gap = await findGap(context.compiled, context.source, context.target);
-      if (gap !== undefined) {
-        this.#log.error(
-          { gap },
-          `mirror: ${gap}; everything is copied again, and all reads go to the authority`,
-        );
-        const { phase, epoch } = await readMigration(this.#store);
-        await setMigration(this.#store, { phase, epoch }, { gap });
-        await acceptGap(context.compiled, context.source, context.target, context.epoch);
-      }
       const source = sourceOf(agreed.direction);
       await context.source.query(`listen ${logChannel(source)}`);
       context.source.on("notification", () => this.#running.wake());
-      const passes = new Passes(context, new TriggerFeed(source, context.source), this.#log);
-      await passes.start();
-      // Fences of one direction are numbers of another log: one that is left over would count as passed.
-      this.#stats = {
-        ...this.#stats,
-        direction: agreed.direction,
-        epoch: agreed.epoch,
-        state: "running",
-        fence: "0",
-      };
-      await this.#passUntilChange(passes, context.shapes, agreed.direction);
+      const feed = await openFeed({
+        plan: this.#plan,
+        context,
+        application,
+        wake: () => this.#running.wake(),
+        onGap: (gap) => this.#reportGap(gap),
+        pause: () => this.#pauseWhileWanted(),
+      });
+      idle = this.#drainIdle(context, application);
+      const passes = new Passes(context, feed, this.#log);
+      try {
+        await passes.start();
+        // Fences of one direction are numbers of another log: one that is left over would count as passed.
+        this.#stats = {
+          ...this.#stats,
+          direction: agreed.direction,
+          epoch: agreed.epoch,
+          state: "running",
+          fence: "0",
+        };
+        await this.#passUntilChange(passes, context.shapes, agreed.direction);
+      } finally {
+        await feed.close();
+      }
     } finally {
+      await idle?.stop();
       await engine.close();
     }
+  }
+
+  async #reportGap(gap: string): Promise<void> {
+    this.#log.error(
+      { gap },
+      `mirror: ${gap}; everything is copied again, and all reads go to the authority`,
+    );
+    const { phase, epoch } = await readMigration(this.#store);
+    await setMigration(this.#store, { phase, epoch }, { gap });
+  }
+
+  async #pauseWhileWanted(): Promise<void> {
+    if (!this.#running.shouldRun() || !(await this.#isWanted()))
+      throw new CrossfadeError("STALE", "the mirror is not wanted any more");
+    this.#stats = {
+      ...this.#stats,
+      state: "waiting",
+      why: "waiting for transactions that began before the replication slot",
+    };
+    await this.#running.sleep(50);
+  }
+
+  /** The feed of the side that follows exists, and is read and discarded: it is ready when the direction turns. */
+  #drainIdle(
+    { compiled, epoch }: SyncContext,
+    application: string,
+  ): { stop(): Promise<void> } | undefined {
+    const other = compiled.direction === "forward" ? "reverse" : "forward";
+    if (this.#plan.feed !== "wal" || this.#plan[other] === undefined) return undefined;
+    const abort = new AbortController();
+    const { signal } = abort;
+    const options = { plan: this.#plan, side: compiled.target, epoch, application, log: this.#log };
+    const done = drainIdle({ ...options, signal });
+    return {
+      async stop() {
+        abort.abort();
+        await done;
+      },
+    };
   }
 
   async #passUntilChange(passes: Passes, shapes: ShapeWatch, direction: Direction): Promise<void> {

@@ -60,7 +60,13 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
     const compiled = await compilePlan(plan, direction, options.role, options.instance);
     const shapes = await watchShapes(compiled, sides);
     const replicaRole = await tryReplicaRole(target);
-    return { context: { compiled, epoch, source, target, shapes }, replicaRole, close };
+    // The position is stored with the rows: what the source is told must survive a crash of the target.
+    await run(target, "set synchronous_commit = on");
+    return {
+      context: { compiled, epoch, feed: plan.feed, source, target, shapes },
+      replicaRole,
+      close,
+    };
   } catch (error) {
     await close();
     throw error;

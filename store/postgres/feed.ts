@@ -23,6 +23,8 @@ export interface FeedBatch {
   readonly size: number;
   /** More may be waiting: the batch was cut at its limit. */
   readonly full: boolean;
+  /** wal feed: everything the authority committed before this is in this batch or an earlier one; saved with the rows. */
+  readonly position?: string;
 }
 
 /**
@@ -36,4 +38,5 @@ export interface Feed {
   confirm(batch: FeedBatch, pass: bigint): Promise<void>;
   /** Writes a fence and returns its id. */
   writeFence(): Promise<bigint>;
+  close(): Promise<void>;
 }

@@ -9,10 +9,10 @@ create schema if not exists crossfade;
 create table if not exists crossfade.tables (
   side text not null, number int not null, name text not null, columns text[] not null, primary key (side, number));
 create table if not exists crossfade.feed (
-  side text primary key, barrier text not null, created_at timestamptz not null default clock_timestamp());
+  side text primary key, kind text not null, barrier text not null, epoch int, created_at timestamptz not null default clock_timestamp());
 create table if not exists crossfade.position (
   direction text primary key, epoch int not null, fence bigint not null, read bigint not null, pass bigint not null,
-  source_system text, source_timeline text);
+  source_system text, source_timeline text, lsn pg_lsn, lsn_epoch int);
 create table if not exists crossfade.shape (
   side text not null, name text not null, shape text not null, primary key (side, name));
 create table if not exists crossfade.confirmed (direction text primary key, pass bigint not null);

@@ -1,5 +1,6 @@
 import type pg from "pg";
 import { CrossfadeError } from "../../config/errors.ts";
+import type { Plan } from "../../config/plan-types.ts";
 import type { Side } from "../../config/words.ts";
 import { installFollowTables, logTable } from "./follow-schema.ts";
 import { dropLogTriggerSql, logFunctionSql, logTriggerSql } from "./log-trigger.ts";
@@ -23,6 +24,23 @@ export async function installFeed(
   deadlineMs = 60_000,
 ): Promise<void> {
   await installFollowTables(client);
+  await installLog(client, side);
+  const deadline = Date.now() + deadlineMs;
+  const schema = tables[0]?.table.schema ?? "public";
+  const changed = await changedShapes({ client, side, schema, role: "source" });
+  for (const logged of tables) {
+    // What it missed meanwhile has to be copied: `resume` sees to that, and a trigger that is back would hide it.
+    if (changed.some(({ table }) => table === logged.name)) continue;
+    await client.query(logFunctionSql(side, logged));
+    for (const statements of logTriggerSql(side, logged))
+      await withShortLock(client, statements, deadline);
+    await rememberTable(client, side, logged);
+  }
+  await rememberFeed(client, side, "trigger");
+}
+
+/** The log of a side: keys of changed rows (trigger feed), fences. */
+export async function installLog(client: pg.Client, side: Side): Promise<void> {
   const log = logTable(side);
   await client.query(`
     create sequence if not exists ${log}_id cache 1;
@@ -33,26 +51,51 @@ export async function installFeed(
     grant usage on schema crossfade to public;
     grant insert on ${log} to public;
     grant usage on sequence ${log}_id to public`);
-  const deadline = Date.now() + deadlineMs;
-  const schema = tables[0]?.table.schema ?? "public";
-  const changed = await changedShapes({ client, side, schema, role: "source" });
-  for (const logged of tables) {
-    // What it missed meanwhile has to be copied: `resume` sees to that, and a trigger that is back would hide it.
-    if (changed.some(({ table }) => table === logged.name)) continue;
-    await client.query(logFunctionSql(side, logged));
-    for (const statements of logTriggerSql(side, logged))
-      await withShortLock(client, statements, deadline);
-    await run(
-      client,
-      `insert into crossfade.tables (side, number, name, columns) values ($1, $2, $3, $4)
-       on conflict (side, number) do update set name = excluded.name, columns = excluded.columns`,
-      [side, logged.number, logged.name, logged.columns.map((column) => column.name)],
-    );
-  }
+}
+
+/** What the numbers in the log mean, for whoever looks at it. */
+export async function rememberTable(
+  client: pg.Client,
+  side: Side,
+  logged: LoggedTable,
+): Promise<void> {
   await run(
     client,
-    `insert into crossfade.feed (side, barrier) values ($1, pg_snapshot_xmax(pg_current_snapshot())::text) on conflict (side) do nothing`,
-    [side],
+    `insert into crossfade.tables (side, number, name, columns) values ($1, $2, $3, $4)
+     on conflict (side, number) do update set name = excluded.name, columns = excluded.columns`,
+    [side, logged.number, logged.name, logged.columns.map((column) => column.name)],
+  );
+}
+
+/** From here on the feed misses nothing, once the transactions that run now have ended. */
+export async function rememberFeed(
+  client: pg.Client,
+  side: Side,
+  kind: Plan["feed"],
+): Promise<void> {
+  await run(
+    client,
+    `insert into crossfade.feed (side, kind, barrier) values ($1, $2, pg_snapshot_xmax(pg_current_snapshot())::text) on conflict (side) do nothing`,
+    [side, kind],
+  );
+}
+
+/** Throws REFUSED if the feed of a side is of the other kind: the plan was edited while the migration runs. */
+export async function requireFeedKind(
+  client: pg.ClientBase,
+  side: Side,
+  kind: Plan["feed"],
+): Promise<void> {
+  const [there] = await run(client, "select to_regclass('crossfade.feed')::text");
+  if (there?.[0] == null) return;
+  const [feed] = await run(client, "select kind from crossfade.feed where side = $1", [side]);
+  if (feed === undefined || feed[0] === kind) return;
+  throw new CrossfadeError(
+    "REFUSED",
+    `the plan says feed: ${kind}, but the ${side} database was installed with feed: ${feed[0]}`,
+    {
+      hint: `A feed cannot be changed under way: set feed: ${feed[0]} again, or go back to off (\`crossfade rollback --to off\`) first.`,
+    },
   );
 }
 

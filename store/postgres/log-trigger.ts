@@ -104,16 +104,26 @@ export function logTriggerSql(side: Side, logged: LoggedTable): string[][] {
   const table = relation(logged.table.schema, logged.table.name);
   const run = `execute function ${logFunctionName(side, logged.number)}()`;
   // A TRUNCATE trigger is not cloned to partitions, and a leaf can be truncated alone.
-  const truncated = [table, ...logged.table.leaves.map((leaf) => relation(leaf.schema, leaf.name))];
+  const truncated = [logged.table, ...logged.table.leaves];
   return [
     [
       `create or replace trigger crossfade_log after insert or update or delete on ${table} for each row when (${UNMARKED}) ${run}`,
       `alter table ${table} enable always trigger crossfade_log`,
     ],
-    ...truncated.map((name) => [
-      `create or replace trigger crossfade_log_truncate after truncate on ${name} for each statement when (${UNMARKED}) ${run}`,
-      `alter table ${name} enable always trigger crossfade_log_truncate`,
-    ]),
+    ...truncated.map((name) => truncateTriggerSql(side, logged, name)),
+  ];
+}
+
+/** Statements that put the trigger for TRUNCATE on a table or partition. */
+export function truncateTriggerSql(
+  side: Side,
+  logged: LoggedTable,
+  on: { readonly schema: string; readonly name: string },
+): string[] {
+  const name = relation(on.schema, on.name);
+  return [
+    `create or replace trigger crossfade_log_truncate after truncate on ${name} for each statement when (${UNMARKED}) execute function ${logFunctionName(side, logged.number)}()`,
+    `alter table ${name} enable always trigger crossfade_log_truncate`,
   ];
 }
 

@@ -2,9 +2,11 @@ import type pg from "pg";
 import type { Side } from "../../config/words.ts";
 import { logTable } from "./follow-schema.ts";
 import { withShortLock } from "./install-feed.ts";
+import { publicationName } from "./install-wal-feed.ts";
 import { INSTALL_LOCK } from "./locks.ts";
 import { ident, literal, relation } from "./quote.ts";
 import { run } from "./statement.ts";
+import { dropSlot } from "./wal-slot.ts";
 
 /**
  * Taking Crossfade off a side again. Nothing here reads the plan: what is installed says what to remove, so that it also
@@ -16,9 +18,18 @@ const PATIENCE_MS = 60_000;
 /** Where the old tables go after `done`. */
 export const ASIDE_SCHEMA = "crossfade_old";
 
-/** Removes the trigger feed of a side: the triggers first, then the functions and the log. */
+/**
+ * Removes the feed of a side, whichever kind it is: the slot before its publication (a slot that outlives it can never be
+ * read again), the triggers before their functions and the log.
+ */
 export async function removeFeed(client: pg.Client, side: Side): Promise<void> {
   const deadline = Date.now() + PATIENCE_MS;
+  await dropSlot(client, side);
+  await withShortLock(
+    client,
+    [`drop publication if exists ${ident(publicationName(side))}`],
+    deadline,
+  );
   for (const { table, trigger } of await feedTriggers(client, side)) {
     await withShortLock(client, [`drop trigger if exists ${ident(trigger)} on ${table}`], deadline);
   }

@@ -28,8 +28,10 @@ interface ShapeMember {
   readonly name: string;
   /** Another file: the rows were written anew, or truncated. */
   readonly file: string;
-  /** Our log triggers: name → what they are. */
+  /** What our feed needs here, our triggers and its place in our publication: name → what it is. */
   readonly log: Readonly<Record<string, { readonly oid: string; readonly enabled: string }>>;
+  /** `pg_class.relreplident`: which values before a change are in the WAL. */
+  readonly identity: string;
   /** Guard triggers are there, and all of them `ENABLE ALWAYS`. */
   readonly armed: boolean;
 }
@@ -57,8 +59,13 @@ select c.relname, json_build_object(
   'members', (
     select json_agg(json_build_object(
       'oid', m.oid::text, 'name', m.relname, 'file', m.relfilenode::text,
-      'log', (select coalesce(json_object_agg(g.tgname, json_build_object('oid', g.oid::text, 'enabled', g.tgenabled)), '{}')
-              from pg_trigger g where g.tgrelid = m.oid and g.tgname like 'crossfade\\_log%'),
+      'identity', m.relreplident,
+      'log', (select coalesce(json_object_agg(f.name, json_build_object('oid', f.oid::text, 'enabled', f.enabled)), '{}') from (
+                select 'trigger ' || g.tgname, g.oid, g.tgenabled
+                from pg_trigger g where g.tgrelid = m.oid and g.tgname like 'crossfade\\_log%'
+                union all select 'publication ' || p.pubname, r.oid, 'A'
+                from pg_publication_rel r join pg_publication p on p.oid = r.prpubid
+                where r.prrelid = m.oid and p.pubname in ('crossfade_old', 'crossfade_new')) f(name, oid, enabled)),
       'armed', (select coalesce(bool_and(g.tgenabled = 'A'), false)
                 from pg_trigger g where g.tgrelid = m.oid and g.tgname like 'crossfade\\_guard%')) order by t.depth, m.relname)
     from tree t join pg_class m on m.oid = t.oid where t.root = c.oid))::text
@@ -89,6 +96,7 @@ select md5(concat_ws('|',
   (select string_agg(a.xmin::text, ',' order by a.attrelid, a.attnum) from pg_attribute a where a.attrelid = any($1::oid[]) and a.attnum > 0),
   (select string_agg(g.oid || ':' || g.xmin, ',' order by g.oid) from pg_trigger g where g.tgrelid = any($1::oid[])),
   (select string_agg(x.indexrelid || ':' || x.xmin, ',' order by x.indexrelid) from pg_index x where x.indrelid = any($1::oid[])),
+  (select string_agg(r.oid || ':' || r.xmin, ',' order by r.oid) from pg_publication_rel r where r.prrelid = any($1::oid[])),
   (select string_agg(i.inhrelid || ':' || i.inhparent, ',' order by i.inhrelid, i.inhparent) from pg_inherits i where i.inhparent = any($1::oid[]))))`;
 
 /**
@@ -141,19 +149,22 @@ function memberChanges(before: Shape, now: Shape): string[] {
   ];
 }
 
-/** A log trigger that was there and is not, or not always enabled: writes may have gone unseen. */
+/** Something of the feed that was there and is not, or not always enabled: writes may have gone unseen. */
 function logChanges(before: Shape, now: Shape): string[] {
   const members = new Map(now.members.map((member) => [member.oid, member]));
+  const identities = new Map(before.members.map(({ oid, identity }) => [oid, identity]));
   return before.members.flatMap(({ oid, name, log }) =>
     Object.entries(log)
       .filter(([, was]) => was.enabled === "A")
-      .flatMap(([trigger, was]) => {
+      .flatMap(([what, was]) => {
         const member = members.get(oid);
         if (member === undefined) return [];
-        const is = member.log[trigger];
-        if (is === undefined || is.oid !== was.oid)
-          return [`trigger ${trigger} on ${name} was dropped`];
-        return is.enabled === "A" ? [] : [`trigger ${trigger} on ${name} was disabled`];
+        const is = member.log[what];
+        if (is === undefined || is.oid !== was.oid) return [`${what} on ${name} was dropped`];
+        if (is.enabled !== "A") return [`${what} on ${name} was disabled`];
+        return what.startsWith("publication") && identities.get(oid) !== member.identity
+          ? [`the replica identity of ${name} was changed`]
+          : [];
       }),
   );
 }

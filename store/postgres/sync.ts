@@ -1,15 +1,19 @@
 import type pg from "pg";
 import { CrossfadeError } from "../../config/errors.ts";
+import type { Plan } from "../../config/plan-types.ts";
 import { literal } from "./quote.ts";
 import { chunkLock, directionLock, STRIPES } from "./locks.ts";
 import type { CompiledDirection, Driver } from "./mapping.ts";
 import type { ShapeWatch } from "./shape-watch.ts";
 import { runBatch, type TextRow } from "./statement.ts";
+import { MIRROR_MESSAGE } from "./wal-feed.ts";
 
 /** What one sync session works with. `mapper` is where expressions run: the new side. */
 export interface SyncContext {
   readonly compiled: CompiledDirection;
   readonly epoch: number;
+  /** wal: what a sync writes is marked in the target's WAL, for the target's own feed. */
+  readonly feed: Plan["feed"];
   readonly source: pg.Client;
   readonly target: pg.Client;
   /** Notices DDL on the tables of both sides. */
@@ -86,6 +90,7 @@ async function begin(context: SyncContext, scopes: readonly Scope[]): Promise<Sy
   const lock = directionLock(compiled.target);
   const results = await runBatch(target, [
     "begin isolation level read committed",
+    ...(context.feed === "wal" ? [markSql(`${direction}:${epoch}`)] : []),
     `set local crossfade.mirror = ${literal(`${direction}:${epoch}`)}`,
     `select pg_advisory_xact_lock_shared(${lock.classId}, ${lock.objectId})`,
     ...lockStatements(context, scopes),
@@ -105,6 +110,11 @@ async function begin(context: SyncContext, scopes: readonly Scope[]): Promise<Sy
   if (scopes.some((scope) => (versions.get(scope.driver.number) ?? 0) !== scope.planVersion))
     throw new ChunkPlanMoved(versions);
   return { hasQuarantine: state[2] === "true" };
+}
+
+/** The wal feed skips a transaction that begins with this message; it must come before the first row. */
+function markSql(marker: string): string {
+  return `select pg_logical_emit_message(true, ${literal(MIRROR_MESSAGE)}, ${literal(marker)})`;
 }
 
 /** One statement that takes all chunk locks in ascending order: every session locks in the same order. */

@@ -70,14 +70,23 @@ export class TriggerFeed implements Feed {
   async writeFence(): Promise<bigint> {
     return writeFence(this.#client, this.side);
   }
+
+  /** The session belongs to whoever opened it. */
+  async close(): Promise<void> {}
 }
 
-/** Writes a fence to a side's log and wakes the mirror, in one statement. Returns the fence's id. */
+/** Within a statement: its own commit waits for the local disk, and for no standby that may be away. */
+export const FLUSH_COMMIT = "set_config('synchronous_commit', 'local', true)";
+
+/**
+ * Writes a fence to a side's log and wakes the mirror, in one statement. Returns the fence's id. It is flushed whatever the
+ * database's setting: the WAL is read only as far as it is flushed, and an id that a crash takes back would be given twice.
+ */
 export async function writeFence(client: pg.ClientBase, side: Side): Promise<bigint> {
   const [row] = await run(
     client,
     `with cf_fence as (insert into ${logTable(side)} (tbl, op) values (0, 'f') returning id)
-     select id::text, pg_notify('${logChannel(side)}', '') from cf_fence`,
+     select id::text, pg_notify('${logChannel(side)}', ''), ${FLUSH_COMMIT} from cf_fence`,
   );
   return BigInt(row?.[0] ?? 0);
 }

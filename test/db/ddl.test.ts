@@ -1,6 +1,7 @@
 import { expect, onTestFinished, test } from "vitest";
 import { createDatabasePair, withClient } from "../support/databases.ts";
 import { mapping, SyncWorld } from "../support/sync-world.ts";
+import { testedFeed } from "../support/tested-feed.ts";
 
 const OLD = `create table items (id int primary key, name text not null, price int not null, note text);
   create table parts (id int, region text, primary key (region, id)) partition by list (region);
@@ -26,6 +27,30 @@ async function open(): Promise<SyncWorld> {
 
 const titles = async (world: SyncWorld) =>
   (await world.new.query("select id::text, title, price::text from items order by id")).rows;
+
+const FEED_CASES = {
+  trigger: [
+    ["old", "drop trigger crossfade_log on items", "trigger crossfade_log on items was dropped"],
+    ["old", "alter table items disable trigger all", "trigger crossfade_log on items was disabled"],
+  ],
+  wal: [
+    [
+      "old",
+      "alter publication crossfade_old drop table items",
+      "publication crossfade_old on items was dropped",
+    ],
+    [
+      "old",
+      "create unique index other on items (id); alter table items replica identity using index other",
+      "the replica identity of items was changed",
+    ],
+    [
+      "old",
+      "alter table parts_eu disable trigger all",
+      "trigger crossfade_log_truncate on parts_eu was disabled",
+    ],
+  ],
+};
 
 test.each([
   ["old", "alter table items alter price type bigint", "column price was integer and is bigint"],
@@ -54,8 +79,7 @@ test.each([
     "create table parts_us partition of parts for values in ('us')",
     "partition parts_us was added",
   ],
-  ["old", "drop trigger crossfade_log on items", "trigger crossfade_log on items was dropped"],
-  ["old", "alter table items disable trigger all", "trigger crossfade_log on items was disabled"],
+  ...FEED_CASES[testedFeed()],
   [
     "new",
     "alter table items alter title type varchar(3) using left(title, 3)",
@@ -114,18 +138,21 @@ test("what changes no row stops nothing, however it rewrites the table", async (
   expect(await titles(world)).toEqual([{ id: "1", title: "again", price: "1" }]);
 });
 
-test("a trigger that was dropped stays noticed when a feed is installed again, and by a new process", async () => {
-  const world = await open();
-  await world.old.query("drop trigger crossfade_log on items");
-  const { openEngine } = await import("../../store/postgres/engine.ts");
-  const { installFeed } = await import("../../store/postgres/install-feed.ts");
-  await installFeed(world.old, "old", world.engine.context.compiled.logged);
-  const again = openEngine({
-    plan: world.plan,
-    direction: "forward",
-    epoch: 1,
-    role: "x",
-    instance: "b",
-  });
-  await expect(again).rejects.toMatchObject({ code: "SHAPE_CHANGED" });
-});
+test.skipIf(testedFeed() === "wal")(
+  "a trigger that was dropped stays noticed when a feed is installed again, and by a new process",
+  async () => {
+    const world = await open();
+    await world.old.query("drop trigger crossfade_log on items");
+    const { openEngine } = await import("../../store/postgres/engine.ts");
+    const { installFeed } = await import("../../store/postgres/install-feed.ts");
+    await installFeed(world.old, "old", world.engine.context.compiled.logged);
+    const again = openEngine({
+      plan: world.plan,
+      direction: "forward",
+      epoch: 1,
+      role: "x",
+      instance: "b",
+    });
+    await expect(again).rejects.toMatchObject({ code: "SHAPE_CHANGED" });
+  },
+);

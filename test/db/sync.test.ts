@@ -136,7 +136,9 @@ for (const kind of ["two databases", "one database"] as const) {
     await world.drain();
     expect(await rows(world.new, "select count(*) from conversations")).toEqual([["0"]]);
     expect(await rows(world.new, "select count(*) from conversation_tags")).toEqual([["0"]]);
-    expect(await rows(world.old, "select count(*) from crossfade.log_old")).toEqual([["0"]]);
+    expect(await rows(world.old, "select count(*) from crossfade.log_old where op <> 'f'")).toEqual(
+      [["0"]],
+    );
   });
 
   test(`${kind}: reverse through a query and its also tables`, async () => {

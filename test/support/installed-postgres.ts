@@ -39,6 +39,8 @@ export async function startInstalledPostgres(
     "max_connections=200",
     "shared_buffers=256MB",
     "wal_level=logical",
+    "max_replication_slots=100",
+    "max_wal_senders=100",
   ];
   const server = spawn(
     join(binaries, "postgres"),

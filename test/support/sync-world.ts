@@ -14,6 +14,7 @@ import type { Feed } from "../../store/postgres/feed.ts";
 import { installWalFeed } from "../../store/postgres/install-wal-feed.ts";
 import type { SyncContext } from "../../store/postgres/sync.ts";
 import { openFeed } from "../../proxy/mirror/open-feed.ts";
+import { dropSlot } from "../../store/postgres/wal-slot.ts";
 import { testedFeed } from "./tested-feed.ts";
 
 export const quiet = pino({ level: process.env["CROSSFADE_TEST_LOG"] ?? "silent" });
@@ -172,6 +173,9 @@ export class SyncWorld {
 
   async close(): Promise<void> {
     await this.feed.close();
+    // A slot that is left behind holds back the catalogs of every other test on the server.
+    const { source, compiled } = this.engine.context;
+    await dropSlot(source, compiled.source).catch(() => {});
     await Promise.all([this.engine.close(), closeSession(this.old), closeSession(this.new)]);
   }
 }
