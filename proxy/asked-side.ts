@@ -1,9 +1,9 @@
-import type { IncomingMessage } from "node:http";
 import { mayDo, parseTokens, roleOfToken } from "../config/operator-tokens.ts";
 import { SIDES } from "../config/words.ts";
 import type { Side } from "../config/words.ts";
+import type { ClientRequest } from "./inbound.ts";
 
-export type AskedSide = (request: IncomingMessage) => Side | undefined;
+export type AskedSide = (request: ClientRequest) => Side | undefined;
 
 /**
  * The side that a request names in `crossfade-side`, where its `crossfade-token` is one of the plan's operator tokens (role operator or more). From

@@ -1,4 +1,3 @@
-import type { IncomingMessage } from "node:http";
 import type { Log } from "../config/lifecycle.ts";
 import type { ClientSource } from "../config/plan-types.ts";
 import type { Consistency } from "../config/words.ts";
@@ -8,6 +7,7 @@ import { bucketOf, ClientIdentities } from "./client-identity.ts";
 import type { Identity } from "./client-identity.ts";
 import { FenceLine } from "./fences.ts";
 import type { Fence, FenceView } from "./fences.ts";
+import type { ClientRequest } from "./inbound.ts";
 import type { FenceWriter, RoutingSource, RoutingState } from "./ports.ts";
 import { ReadGate } from "./read-gate.ts";
 import type { GateFacts } from "./read-gate.ts";
@@ -93,7 +93,7 @@ export class Causality {
     return isMirrored(this.#options.state().phase, this.#options.hasReverse);
   }
 
-  identify(request: IncomingMessage): Identity {
+  identify(request: ClientRequest): Identity {
     return this.#identities.of(request);
   }
 
@@ -126,7 +126,7 @@ export class Causality {
   }
 
   /** The tokens a request carries. */
-  carriedBy(request: IncomingMessage): readonly CausalCookie[] {
+  carriedBy(request: ClientRequest): readonly CausalCookie[] {
     return this.#cookies?.of(request.headers.cookie) ?? [];
   }
 

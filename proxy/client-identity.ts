@@ -1,6 +1,6 @@
 import { hash } from "node:crypto";
-import type { IncomingMessage } from "node:http";
 import type { ClientSource } from "../config/plan-types.ts";
+import type { ClientRequest } from "./inbound.ts";
 
 /** Who sent a request, as opaque keys. */
 export interface Identity {
@@ -40,7 +40,7 @@ export class ClientIdentities {
     );
   }
 
-  of(request: IncomingMessage): Identity {
+  of(request: ClientRequest): Identity {
     const strong: string[] = [];
     const address = request.socket.remoteAddress ?? "";
     for (const source of this.#sources) {
@@ -95,7 +95,7 @@ function keyOf(by: ClientSource["by"], name: string, value: string): string {
   return hash("sha1", `${by}:${name}=${value}`, "base64");
 }
 
-function valuesOf(source: Exclude<ClientSource, { by: "ip" }>, request: IncomingMessage): string[] {
+function valuesOf(source: Exclude<ClientSource, { by: "ip" }>, request: ClientRequest): string[] {
   if (source.by === "cookie") return cookieValues(request.headers.cookie, source.name);
   const value = request.headers[source.name.toLowerCase()];
   if (value === undefined) return [];

@@ -1,4 +1,3 @@
-import type { IncomingMessage } from "node:http";
 import type { Side } from "../config/words.ts";
 import type { CarriedToken, CausalCookie } from "./causal-cookies.ts";
 import type { Causality, ReadFacts } from "./causality.ts";
@@ -6,6 +5,7 @@ import type { RouteClass } from "./classify.ts";
 import type { Identity } from "./client-identity.ts";
 import type { ExchangeContext } from "./exchange-context.ts";
 import type { Fence } from "./fences.ts";
+import type { ClientRequest } from "./inbound.ts";
 
 type TokensContext = Pick<
   ExchangeContext,
@@ -17,7 +17,7 @@ const NOT_A_READ: ReadFacts = { bucket: 0, share: 0, standing: "passed" };
 /** What one request is bound by, and what its answer binds: the part of an exchange that keeps the promise of DESIGN §4. */
 export class ExchangeTokens {
   readonly #context: TokensContext;
-  readonly #request: IncomingMessage;
+  readonly #request: ClientRequest;
   readonly #class: RouteClass;
   #identity: Identity | undefined;
   #carried: readonly CausalCookie[] | undefined;
@@ -29,7 +29,7 @@ export class ExchangeTokens {
   /** The app's answer was complete before its head was sent. */
   #isWhole = false;
 
-  constructor(context: TokensContext, request: IncomingMessage, routeClass: RouteClass) {
+  constructor(context: TokensContext, request: ClientRequest, routeClass: RouteClass) {
     this.#context = context;
     this.#request = request;
     this.#class = routeClass;

@@ -1,4 +1,3 @@
-import type { IncomingMessage, ServerResponse } from "node:http";
 import { isDead } from "./breaker.ts";
 import type { RouteClass } from "./classify.ts";
 import type { ExchangeContext } from "./exchange-context.ts";
@@ -6,6 +5,7 @@ import { ExchangeTokens } from "./exchange-tokens.ts";
 import type { Gathered } from "./gathering.ts";
 import { requestHeaders, valueOf } from "./headers.ts";
 import type { HeldWrite } from "./hold.ts";
+import type { ClientRequest, ClientResponse } from "./inbound.ts";
 import { answerForFailure, answerForHold, codeOf, isUnsendable, sendOwnAnswer } from "./replies.ts";
 import { hasBody, isReadFirst, readSmall, streamBody } from "./request-body.ts";
 import type { RequestBody } from "./request-body.ts";
@@ -34,8 +34,8 @@ const BROKEN_CONNECTION: ReadonlySet<string> = new Set([
 export class Exchange implements TransferHooks, HeldWrite, Gathered {
   place = 0;
   readonly #context: ExchangeContext;
-  readonly #request: IncomingMessage;
-  readonly #response: ServerResponse;
+  readonly #request: ClientRequest;
+  readonly #response: ClientResponse;
   readonly #url: string;
   readonly #class: RouteClass;
   readonly #tokens: ExchangeTokens;
@@ -57,8 +57,8 @@ export class Exchange implements TransferHooks, HeldWrite, Gathered {
 
   constructor(
     context: ExchangeContext,
-    request: IncomingMessage,
-    response: ServerResponse,
+    request: ClientRequest,
+    response: ClientResponse,
     expectsContinue: boolean,
   ) {
     this.#context = context;

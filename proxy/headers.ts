@@ -1,5 +1,6 @@
-import type { IncomingMessage } from "node:http";
 import type { Side } from "../config/words.ts";
+import { cameOverTls } from "./inbound.ts";
+import type { ClientRequest } from "./inbound.ts";
 
 /** Header fields as Node and undici take them: name, value, name, value: case, order and repetition stay. */
 export type RawHeaders = string[];
@@ -24,6 +25,18 @@ const REPLACED_IN_REQUEST: ReadonlySet<string> = new Set([
   "x-forwarded-for",
   "x-request-id",
 ]);
+const NEVER_A_TRAILER: ReadonlySet<string> = new Set([
+  "authorization",
+  "content-encoding",
+  "content-length",
+  "content-range",
+  "content-type",
+  "cookie",
+  "host",
+  "trailer",
+  "x-forwarded-host",
+  "x-forwarded-proto",
+]);
 const VIA = "1.1 crossfade";
 const REPLACED_IN_RESPONSE: ReadonlySet<string> = new Set([
   "crossfade-side",
@@ -33,7 +46,7 @@ const REPLACED_IN_RESPONSE: ReadonlySet<string> = new Set([
 
 /** The request's header fields towards the app. Cookies whose names begin with `ownCookies` stay here. */
 export function requestHeaders(
-  request: IncomingMessage,
+  request: ClientRequest,
   side: Side,
   requestId: string,
   ownCookies: string | undefined,
@@ -57,13 +70,32 @@ export function requestHeaders(
   const address = socket.remoteAddress ?? "unknown";
   out.push("x-forwarded-for", append(headers["x-forwarded-for"], address));
   if (headers["x-forwarded-proto"] === undefined) {
-    out.push("x-forwarded-proto", "encrypted" in socket ? "https" : "http");
+    out.push("x-forwarded-proto", cameOverTls(request) ? "https" : "http");
   }
   if (headers["x-forwarded-host"] === undefined && headers.host !== undefined) {
     out.push("x-forwarded-host", headers.host);
   }
   const via = request.httpVersion === "1.1" ? VIA : `${request.httpVersion} crossfade`;
   out.push("via", append(headers.via, via), "x-request-id", requestId, "crossfade-side", side);
+  return out;
+}
+
+/** Whether trailers may follow the request's content: they are announced, and it comes in chunks. */
+export function mayBringTrailers({ headers }: ClientRequest): boolean {
+  return headers.trailer !== undefined && headers["content-length"] === undefined;
+}
+
+/** The request's trailers towards the app. What frames, routes or names a request is no trailer (RFC 9110 §6.5.1). */
+export function requestTrailers({ rawTrailers, headers }: ClientRequest): RawHeaders {
+  const named = namedByConnection(headers.connection);
+  const out: RawHeaders = [];
+  for (let index = 0; index < rawTrailers.length; index += 2) {
+    const name = rawTrailers[index] ?? "";
+    const lower = name.toLowerCase();
+    const stays =
+      HOP_BY_HOP.has(lower) || REPLACED_IN_REQUEST.has(lower) || NEVER_A_TRAILER.has(lower);
+    if (!stays && named?.has(lower) !== true) out.push(name, rawTrailers[index + 1] ?? "");
+  }
   return out;
 }
 

@@ -1,5 +1,5 @@
-import type { ServerResponse } from "node:http";
 import type { Side } from "../config/words.ts";
+import type { ClientResponse } from "./inbound.ts";
 
 /** An answer of the sidecar itself: the app gave none. */
 export interface OwnAnswer {
@@ -40,6 +40,15 @@ export function answerForFailure(side: Side, error: Error): OwnAnswer {
   return { status: 502, error: "bad_gateway", message: `The ${side} app ${what}.` };
 }
 
+/** A request of HTTP/2 that HTTP/1.1 cannot say; `what` of it. */
+export function answerForUntranslatable(what: string): OwnAnswer {
+  return {
+    status: 400,
+    error: "bad_request",
+    message: `This request cannot be forwarded because of ${what}.`,
+  };
+}
+
 /** It was the request, not the app. */
 export function isUnsendable(error: Error): boolean {
   return UNSENDABLE.has(codeOf(error));
@@ -55,7 +64,7 @@ export function answerForHold(why: "full" | "limit"): OwnAnswer {
 
 /** Sends it as JSON, unless the client is gone or an answer has begun. */
 export function sendOwnAnswer(
-  response: ServerResponse,
+  response: ClientResponse,
   answer: OwnAnswer,
   ownHeaders: readonly string[],
 ): void {
@@ -69,7 +78,7 @@ export function sendOwnAnswer(
     ...ownHeaders,
   ];
   if (answer.retryAfterS !== undefined) headers.push("retry-after", String(answer.retryAfterS));
-  response.writeHead(answer.status, headers);
+  response.writeHead(answer.status, undefined, headers);
   response.end(content);
 }
 

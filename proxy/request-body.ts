@@ -1,6 +1,6 @@
-import type { IncomingMessage } from "node:http";
 import { Readable } from "node:stream";
 import { contentLength } from "./headers.ts";
+import type { ClientRequest } from "./inbound.ts";
 
 /** What is forwarded as the request's content. */
 export type RequestBody = Buffer | Readable | null;
@@ -9,12 +9,12 @@ export type RequestBody = Buffer | Readable | null;
 const SMALL_BYTES = 64 * 1024;
 
 /** Whether the whole content is read first; else it is streamed. */
-export function isReadFirst(request: IncomingMessage): boolean {
+export function isReadFirst(request: ClientRequest): boolean {
   const length = contentLength(request.headers["content-length"]);
   return length !== undefined && length > 0 && length <= SMALL_BYTES;
 }
 
-export function hasBody(request: IncomingMessage): boolean {
+export function hasBody(request: ClientRequest): boolean {
   if (request.headers["transfer-encoding"] !== undefined) return true;
   return (contentLength(request.headers["content-length"]) ?? 0) > 0;
 }
@@ -24,7 +24,7 @@ export function hasBody(request: IncomingMessage): boolean {
  * `limitMs` is cut off.
  */
 export function readSmall(
-  request: IncomingMessage,
+  request: ClientRequest,
   limitMs: number,
   done: (body: Buffer) => void,
 ): void {
@@ -46,7 +46,7 @@ export function readSmall(
  * given when the app answers before it has read everything, and destroying the request would cut the client off from that
  * answer. A client that sends nothing for `limitMs` while the app reads is cut off.
  */
-export function streamBody(request: IncomingMessage, limitMs: number): Readable {
+export function streamBody(request: ClientRequest, limitMs: number): Readable {
   // While the app does not read, the client is not the one who is slow.
   const limit = setTimeout(() => {
     if (!request.isPaused()) request.destroy();

@@ -1,38 +1,124 @@
 import http from "node:http";
-import type { IncomingMessage, Server, ServerResponse } from "node:http";
+import type { IncomingMessage, Server, ServerOptions } from "node:http";
+import https from "node:https";
 import type { AddressInfo } from "node:net";
 import type { Duplex } from "node:stream";
+import type { TLSSocket } from "node:tls";
 import { CrossfadeError, messageOf } from "../config/errors.ts";
 import type { ClientLimits, ListenAddress } from "../config/plan-types.ts";
+import { createHttp2Server } from "./http2.ts";
+import type { ClientRequest, ClientResponse } from "./inbound.ts";
+import type { TlsWatch } from "./tls-watch.ts";
 
 export interface ServerHandlers {
   /** `expectsContinue`: the client waits for `100 Continue` before it sends content. */
-  onRequest(request: IncomingMessage, response: ServerResponse, expectsContinue: boolean): void;
+  onRequest(request: ClientRequest, response: ClientResponse, expectsContinue: boolean): void;
   onUpgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void;
 }
 
 /** How often Node looks for clients that are slow with the head of a request, at most. */
 const CHECK_MS = 5_000;
 
+/** Where clients connect. */
+export interface ClientServer {
+  /** Binds the address and returns the server's URL. Throws PORT_IN_USE when somebody else has it. */
+  bind(address: ListenAddress): Promise<string>;
+  /** Stops listening and closes idle connections. Resolves when the last connection is gone. */
+  close(): Promise<void>;
+  closeIdle(): void;
+  closeAll(): void;
+}
+
 /** The HTTP server: Node's own, for everything that Node parses (docs/decisions/sidecar-on-node-http.md). */
-export function createServer(limits: ClientLimits, handlers: ServerHandlers): Server {
-  const server = http.createServer({
+export function createServer(limits: ClientLimits, handlers: ServerHandlers): ClientServer {
+  const server = listening(http.createServer(optionsOf(limits)), limits, handlers);
+  return {
+    bind: async (address) => bind(server, address, "http"),
+    close: async () => closed(server),
+    closeIdle: () => server.closeIdleConnections(),
+    closeAll: () => server.closeAllConnections(),
+  };
+}
+
+/**
+ * The same over TLS. The client chooses by ALPN: HTTP/1.1 is served exactly like without TLS, HTTP/2 by a server of its own
+ * (docs/decisions/tls-and-http2.md).
+ */
+export function createTlsServer(
+  limits: ClientLimits,
+  tls: TlsWatch,
+  handlers: ServerHandlers,
+): ClientServer {
+  const http2 = createHttp2Server(limits, handlers.onRequest);
+  const server = https.createServer({
+    ...optionsOf(limits),
+    ...contextOf(tls),
+    // With authorities of clients in the plan, a client without their certificate does not get through the handshake.
+    requestCert: tls.current.ca !== undefined,
+    rejectUnauthorized: true,
+    ALPNProtocols: ["h2", "http/1.1"],
+    handshakeTimeout: limits.headerTimeoutMs,
+  });
+  const http1 = server.listeners("secureConnection");
+  server.removeAllListeners("secureConnection");
+  server.on("secureConnection", (socket: TLSSocket) => {
+    if (socket.alpnProtocol === "h2") http2.accept(socket);
+    else for (const serve of http1) serve.call(server, socket);
+  });
+  tls.onChange(() => server.setSecureContext(contextOf(tls)));
+  listening(server, limits, handlers);
+  return {
+    bind: async (address) => bind(server, address, "https"),
+    close: async () => {
+      http2.close();
+      await closed(server);
+    },
+    closeIdle: () => server.closeIdleConnections(),
+    closeAll: () => {
+      server.closeAllConnections();
+      http2.destroy();
+    },
+  };
+}
+
+function contextOf({ current: { cert, key, ca } }: TlsWatch) {
+  return {
+    ...(cert === undefined ? {} : { cert }),
+    ...(key === undefined ? {} : { key }),
+    ...(ca === undefined ? {} : { ca }),
+  };
+}
+
+function optionsOf(limits: ClientLimits): ServerOptions {
+  return {
     maxHeaderSize: limits.headerBytes,
     headersTimeout: limits.headerTimeoutMs,
     connectionsCheckingInterval: Math.min(CHECK_MS, limits.headerTimeoutMs),
     keepAliveTimeout: limits.idleTimeoutMs,
     // Uploads take as long as they take.
     requestTimeout: 0,
-  });
+  };
+}
+
+function listening<S extends Server | https.Server>(
+  server: S,
+  limits: ClientLimits,
+  handlers: ServerHandlers,
+): S {
   server.maxConnections = limits.connections;
+  // The size of a head limits its fields. By number Node drops what is too much without a word: also the length of the content.
+  server.maxHeadersCount = 0;
   server.on("request", (request, response) => handlers.onRequest(request, response, false));
   server.on("checkContinue", (request, response) => handlers.onRequest(request, response, true));
   server.on("upgrade", (request, socket, head) => handlers.onUpgrade(request, socket, head));
   return server;
 }
 
-/** Binds the address and returns the server's URL. Throws PORT_IN_USE when somebody else has it. */
-export async function bind(server: Server, { host, port }: ListenAddress): Promise<string> {
+async function bind(
+  server: Server | https.Server,
+  { host, port }: ListenAddress,
+  scheme: "http" | "https",
+): Promise<string> {
   try {
     await listen(server, host, port);
   } catch (error) {
@@ -50,10 +136,10 @@ export async function bind(server: Server, { host, port }: ListenAddress): Promi
   }
   const address = server.address() as AddressInfo;
   const name = address.family === "IPv6" ? `[${address.address}]` : address.address;
-  return `http://${name}:${address.port}`;
+  return `${scheme}://${name}:${address.port}`;
 }
 
-async function listen(server: Server, host: string, port: number): Promise<void> {
+async function listen(server: Server | https.Server, host: string, port: number): Promise<void> {
   await new Promise<void>((resolve, reject) => {
     server.once("error", reject);
     server.listen({ host, port }, () => {
@@ -63,8 +149,7 @@ async function listen(server: Server, host: string, port: number): Promise<void>
   });
 }
 
-/** Stops listening and closes idle connections. Resolves when the last connection is gone. */
-export async function closeServer(server: Server): Promise<void> {
+async function closed(server: Server | https.Server): Promise<void> {
   await new Promise<void>((resolve) => {
     // Not listening is as good as closed.
     server.close(() => resolve());

@@ -1,8 +1,12 @@
-import type { IncomingMessage, Server, ServerResponse } from "node:http";
+import type { IncomingMessage } from "node:http";
 import type { Duplex } from "node:stream";
 import { CrossfadeError } from "../config/errors.ts";
 import type { Log } from "../config/lifecycle.ts";
 import type { Plan } from "../config/plan-types.ts";
+import { requireTlsFiles } from "../config/tls-files.ts";
+import type { Side } from "../config/words.ts";
+import { AppTls } from "./app-tls.ts";
+import { windowKey } from "../store/control/side-reads.ts";
 import { createAskedSide } from "./asked-side.ts";
 import { Breaker } from "./breaker.ts";
 import type { BreakerOptions } from "./breaker.ts";
@@ -13,16 +17,19 @@ import type { ExchangeContext } from "./exchange-context.ts";
 import { FailStatic } from "./fail-static.ts";
 import { Gathering } from "./gathering.ts";
 import { HoldGate } from "./hold.ts";
+import type { ClientRequest, ClientResponse } from "./inbound.ts";
 import type { FenceWriter, RoutingSource, RoutingState } from "./ports.ts";
 import { requestIdOf } from "./request-id.ts";
 import { route } from "./route.ts";
-import { bind, closeServer, createServer } from "./server.ts";
+import { createServer, createTlsServer } from "./server.ts";
+import type { ClientServer, ServerHandlers } from "./server.ts";
 import { DEFAULT_SHADOW_LIMITS, Shadow } from "./shadow/shadow.ts";
 import type { ShadowLimits } from "./shadow/shadow.ts";
 import type { SidecarStats } from "./stats-types.ts";
 import { HeldRecorder, TrafficRecorder } from "./stats.ts";
+import { TlsWatch } from "./tls-watch.ts";
 import { openTunnel } from "./tunnel.ts";
-import { DEFAULT_TIMEOUTS, Upstream } from "./upstream.ts";
+import { Upstream } from "./upstream.ts";
 import type { UpstreamTimeouts } from "./upstream.ts";
 
 export interface SidecarOptions {
@@ -48,6 +55,8 @@ export interface SidecarLimits {
   /** How long `close` waits for what runs. */
   readonly drainMs: number;
   readonly shadow: ShadowLimits;
+  /** How often the files of `proxy.tls` are looked at; undefined: as often as renewals ask for. */
+  readonly tlsLookMs?: number;
 }
 
 export interface Sidecar {
@@ -61,6 +70,7 @@ const REPORT_MS = 1_000;
 
 /** Starts a sidecar. Throws PORT_IN_USE before anything else has started. */
 export async function startSidecar(options: SidecarOptions): Promise<Sidecar> {
+  requireTlsFiles(options.plan);
   const sidecar = new RunningSidecar(options);
   await sidecar.start();
   return sidecar;
@@ -72,7 +82,9 @@ class RunningSidecar implements Sidecar {
   readonly #fences: FenceWriter;
   readonly #log: Log;
   readonly #limits: SidecarLimits;
-  readonly #server: Server;
+  readonly #server: ClientServer;
+  #clientTls: TlsWatch | undefined;
+  readonly #appTls: Readonly<Record<Side, AppTls>>;
   readonly #failStatic: FailStatic;
   readonly #causality: Causality;
   readonly #hold: HoldGate;
@@ -106,19 +118,14 @@ class RunningSidecar implements Sidecar {
       onChange: () => this.#acknowledge(),
       record: this.#held,
     });
+    this.#appTls = {
+      old: new AppTls("old", plan.old.tls, log),
+      new: new AppTls("new", plan.new.tls, log),
+    };
     this.#causality = this.#createCausality();
     this.#shadow = this.#createShadow();
     this.#context = this.#createContext();
-    this.#server = createServer(this.#plan.proxy.limits, {
-      onRequest: (request, response, expectsContinue) => {
-        if (this.#ready) this.#begin(request, response, expectsContinue);
-        else this.#early.push(() => this.#begin(request, response, expectsContinue));
-      },
-      onUpgrade: (request, socket, head) => {
-        if (this.#ready) this.#tunnel(request, socket, head);
-        else this.#early.push(() => this.#tunnel(request, socket, head));
-      },
-    });
+    this.#server = this.#createServer();
   }
 
   get url(): string {
@@ -126,7 +133,7 @@ class RunningSidecar implements Sidecar {
   }
 
   async start(): Promise<void> {
-    this.#url = await bind(this.#server, this.#plan.proxy.listen);
+    this.#url = await this.#server.bind(this.#plan.proxy.listen);
     try {
       this.#remembered = await this.#failStatic.load();
       this.#source.onState((state) => this.#follow(state));
@@ -162,6 +169,7 @@ class RunningSidecar implements Sidecar {
         pinned: this.#causality.pinned,
       },
       shadow: this.#shadow.report(),
+      window: this.#traffic.window.report(),
     };
   }
 
@@ -171,14 +179,15 @@ class RunningSidecar implements Sidecar {
   }
 
   async #close(): Promise<void> {
-    const closed = closeServer(this.#server);
+    const closed = this.#server.close();
     await this.#drain();
     for (const socket of this.#tunnels) socket.destroy();
-    this.#server.closeAllConnections();
+    this.#server.closeAll();
     await closed;
     for (const timer of this.#timers) clearInterval(timer);
     this.#hold.stop();
     this.#held.stop();
+    this.#clientTls?.stop();
     await Promise.all([this.#causality.stop(), this.#shadow.stop()]);
     await this.#fences.stop();
     await this.#source.stop();
@@ -214,8 +223,9 @@ class RunningSidecar implements Sidecar {
     this.#failStatic.save(state);
     this.#causality.update();
     this.#hold.update(state.hold);
-    // The gate must not see counts of an earlier stay in this phase.
-    if (this.#shadow.update(state)) this.#source.report(this.stats());
+    // The gates must not see counts of an earlier stay in this phase or step.
+    const entered = this.#traffic.window.enter(windowKey(state));
+    if (this.#shadow.update(state) || entered) this.#source.report(this.stats());
     this.#acknowledge();
   }
 
@@ -227,7 +237,7 @@ class RunningSidecar implements Sidecar {
     });
   }
 
-  #begin(request: IncomingMessage, response: ServerResponse, expectsContinue: boolean): void {
+  #begin(request: ClientRequest, response: ClientResponse, expectsContinue: boolean): void {
     // Left while it waited for the sidecar to start.
     if (response.destroyed) return;
     const exchange = new Exchange(this.#context, request, response, expectsContinue);
@@ -289,12 +299,30 @@ class RunningSidecar implements Sidecar {
         setTimeout(resolve, Math.min(100, deadline - performance.now()));
       });
       // A connection whose last answer has just gone out is idle now.
-      this.#server.closeIdleConnections();
+      this.#server.closeIdle();
     }
   }
 
   #hasWork(): boolean {
     return this.#exchanges.some((exchange) => !exchange.isEndless);
+  }
+
+  #createServer(): ClientServer {
+    const { tls, limits } = this.#plan.proxy;
+    const handlers: ServerHandlers = {
+      onRequest: (request, response, expectsContinue) => {
+        if (this.#ready) this.#begin(request, response, expectsContinue);
+        else this.#early.push(() => this.#begin(request, response, expectsContinue));
+      },
+      onUpgrade: (request, socket, head) => {
+        if (this.#ready) this.#tunnel(request, socket, head);
+        else this.#early.push(() => this.#tunnel(request, socket, head));
+      },
+    };
+    if (tls === undefined) return createServer(limits, handlers);
+    const { tlsLookMs: lookMs } = this.#limits;
+    this.#clientTls = new TlsWatch({ path: "proxy.tls", files: tls, log: this.#log, lookMs });
+    return createTlsServer(limits, this.#clientTls, handlers);
   }
 
   #createCausality(): Causality {
@@ -317,6 +345,7 @@ class RunningSidecar implements Sidecar {
     const { shadow, old, new: next } = this.#plan;
     return new Shadow({
       apps: { old: old.app, new: next.app },
+      tls: this.#appTls,
       sample: shadow.sample,
       rules: shadow,
       redact: shadow.redact,
@@ -333,8 +362,8 @@ class RunningSidecar implements Sidecar {
     const { timeouts, fenceMs } = this.#limits;
     return {
       upstreams: {
-        old: new Upstream(this.#plan.old.app, timeouts),
-        new: new Upstream(this.#plan.new.app, timeouts),
+        old: new Upstream(this.#plan.old.app, this.#appTls.old, timeouts),
+        new: new Upstream(this.#plan.new.app, this.#appTls.new, timeouts),
       },
       timeouts,
       classify: createClassifier(proxy.routes),
@@ -358,7 +387,7 @@ class RunningSidecar implements Sidecar {
 
 function defaultLimits(plan: Plan): SidecarLimits {
   return {
-    timeouts: DEFAULT_TIMEOUTS,
+    timeouts: { ...plan.proxy.appTimeouts, fallbackHeadMs: plan.canary.fallbackAfterMs },
     fenceMs: 5,
     heldMs: Math.max(2_000, plan.flip.holdMs * 4),
     maxHeld: 10_000,

@@ -1,8 +1,18 @@
-import type { IncomingMessage, ServerResponse } from "node:http";
+import { Readable } from "node:stream";
 import type { Dispatcher } from "undici";
-import { contentLength, decodeHeaders, responseHeaders, valueOf } from "./headers.ts";
+import {
+  contentLength,
+  decodeHeaders,
+  mayBringTrailers,
+  requestTrailers,
+  responseHeaders,
+  valueOf,
+} from "./headers.ts";
 import type { RawHeaders } from "./headers.ts";
+import { isHttp10 } from "./inbound.ts";
+import type { ClientRequest, ClientResponse } from "./inbound.ts";
 import type { RequestBody } from "./request-body.ts";
+import { sendWithTrailers } from "./trailer-request.ts";
 import type { Upstream } from "./upstream.ts";
 
 /** Answers up to this size that have to wait for something are collected first; larger ones wait with their head. */
@@ -11,8 +21,8 @@ const SMALL_BYTES = 64 * 1024;
 const ONE_WRITE_BYTES = 16 * 1024;
 
 export interface TransferJob {
-  readonly request: IncomingMessage;
-  readonly response: ServerResponse;
+  readonly request: ClientRequest;
+  readonly response: ClientResponse;
   readonly upstream: Upstream;
   /** The request target as the client sent it. */
   readonly url: string;
@@ -73,10 +83,17 @@ export class Transfer implements Dispatcher.DispatchHandler {
 
   start(): void {
     const { request, upstream, url, headers, body, headTimeoutMs } = this.#job;
+    const method = request.method ?? "GET";
+    const path = upstream.path(url);
+    if (body instanceof Readable && mayBringTrailers(request)) {
+      const trailers = () => requestTrailers(request);
+      sendWithTrailers({ upstream, method, path, headers, body, trailers, headTimeoutMs }, this);
+      return;
+    }
     upstream.pool.dispatch(
       {
-        method: (request.method ?? "GET") as Dispatcher.HttpMethod,
-        path: upstream.path(url),
+        method: method as Dispatcher.HttpMethod,
+        path,
         headers,
         body,
         headersTimeout: headTimeoutMs,
@@ -231,7 +248,7 @@ export class Transfer implements Dispatcher.DispatchHandler {
 
   #inform(status: number, headers: NodeJS.Dict<string | string[]>): void {
     const { request, response } = this.#job;
-    if (request.httpVersionMinor === 0 || response.headersSent || response.destroyed) return;
+    if (isHttp10(request) || response.headersSent || response.destroyed) return;
     if (status === 102) response.writeProcessing();
     if (status === 103 && headers["link"] !== undefined) {
       response.writeEarlyHints(headers as Record<string, string | string[]>);
@@ -249,13 +266,11 @@ export class Transfer implements Dispatcher.DispatchHandler {
 
   /** Trailers need chunked coding on both sides. */
   #mayHaveTrailers(): boolean {
-    return (
-      this.#job.request.httpVersionMinor > 0 && !this.#hasNoContent() && this.#length === undefined
-    );
+    return !isHttp10(this.#job.request) && !this.#hasNoContent() && this.#length === undefined;
   }
 }
 
-function addTrailers(response: ServerResponse, trailers: NodeJS.Dict<string | string[]>): void {
+function addTrailers(response: ClientResponse, trailers: NodeJS.Dict<string | string[]>): void {
   const fields = Object.entries(trailers).flatMap(([name, value]) =>
     [value ?? []].flat().map((one): [string, string] => [name, one]),
   );

@@ -33,6 +33,7 @@ export function openTunnel(job: TunnelJob, onOver: (failed: boolean) => void): v
   const { socket, upstream, request } = job;
   const client = upstream.url.protocol === "https:" ? https : http;
   const asked = client.request({
+    ...upstream.tls.options,
     protocol: upstream.url.protocol,
     hostname: upstream.url.hostname.replace(/^\[|\]$/g, ""),
     port: upstream.url.port,
@@ -55,6 +56,7 @@ export function openTunnel(job: TunnelJob, onOver: (failed: boolean) => void): v
   );
   asked.on("error", (error: Error) => {
     failed = true;
+    upstream.tls.failed(error);
     refuse(job, error);
   });
   asked.on("upgrade", (answer, appSocket, head) => {

@@ -1,20 +1,12 @@
 import type { Socket } from "node:net";
 import { buildConnector, Pool } from "undici";
+import type { AppTimeouts } from "../config/plan-types.ts";
+import type { AppTls } from "./app-tls.ts";
 
-export interface UpstreamTimeouts {
-  readonly connectMs: number;
-  /** From the request sent to the answer's head. */
-  readonly headMs: number;
-  /** The same for a read that another side can answer instead. */
+export interface UpstreamTimeouts extends AppTimeouts {
+  /** `headMs` for a read that another side can answer instead. */
   readonly fallbackHeadMs: number;
 }
-
-/** Generous: a proxy nobody notices does not cut off what the app alone would have answered. */
-export const DEFAULT_TIMEOUTS: UpstreamTimeouts = {
-  connectMs: 5_000,
-  headMs: 300_000,
-  fallbackHeadMs: 5_000,
-};
 
 /** As large a head as an app may answer with. */
 const MAX_HEADER_BYTES = 64 * 1024;
@@ -30,13 +22,16 @@ const IDLE_MAX_MS = 4_000;
 export class Upstream {
   readonly url: URL;
   readonly pool: Pool;
+  readonly tls: AppTls;
   readonly #basePath: string;
 
-  constructor(app: string, timeouts: UpstreamTimeouts) {
+  constructor(app: string, tls: AppTls, timeouts: UpstreamTimeouts) {
+    this.tls = tls;
     this.url = new URL(app);
     this.#basePath = this.url.pathname === "/" ? "" : this.url.pathname.replace(/\/$/, "");
     this.pool = new Pool(this.url.origin, {
-      connect: connectorOf(timeouts.connectMs),
+      connect: connectorOf(timeouts.connectMs, tls),
+      allowH2: false,
       // One request at a time on a connection: with more, one that breaks takes others with it.
       pipelining: 1,
       keepAliveTimeout: IDLE_MS,
@@ -55,17 +50,27 @@ export class Upstream {
   }
 
   async destroy(): Promise<void> {
+    this.tls.stop();
     await this.pool.destroy();
   }
 }
 
-function connectorOf(timeoutMs: number): buildConnector.connector {
-  const connect = buildConnector({ timeout: timeoutMs });
-  return (options, callback) => {
-    connect(options, (...result: buildConnector.CallbackArgs) => {
+/** Opens connections to an app, over TLS as the plan says. */
+export function connectorOf(timeout: number, tls: AppTls): buildConnector.connector {
+  let { options } = tls;
+  const make = () => buildConnector({ timeout, allowH2: false, ...options });
+  let connect = make();
+  return (target, callback) => {
+    if (options !== tls.options) {
+      options = tls.options;
+      connect = make();
+    }
+    connect(target, (...result: buildConnector.CallbackArgs) => {
+      const [error] = result;
+      if (error !== null) tls.failed(error);
       // On failure undici passes the error alone.
       const socket: Socket | null | undefined = result[1];
-      if (socket) reportResets(socket);
+      if (socket) reportResets(socket, tls);
       callback(...result);
     });
   };
@@ -75,8 +80,10 @@ function connectorOf(timeoutMs: number): buildConnector.connector {
  * undici takes a reset connection for the end of an answer that has no length (a work-around for macOS), which makes a
  * truncated answer look whole. It knows a reset by its code, so the code is changed before undici sees it.
  */
-function reportResets(socket: Socket): void {
+function reportResets(socket: Socket, tls: AppTls): void {
   socket.prependListener("error", (error: NodeJS.ErrnoException) => {
+    // With TLS 1.3 an app refuses the sidecar's certificate only after the handshake.
+    tls.failed(error);
     if (error.code === "ECONNRESET") error.code = "ECONNABORTED";
   });
 }

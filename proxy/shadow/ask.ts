@@ -1,6 +1,8 @@
 import { Pool } from "undici";
 import type { Dispatcher } from "undici";
 import type { RawHeaders } from "../headers.ts";
+import { connectorOf } from "../upstream.ts";
+import type { AppTls } from "../app-tls.ts";
 import { AnswerBuffer } from "./answer.ts";
 import type { Asked } from "./answer.ts";
 
@@ -20,7 +22,7 @@ export class Asker {
   readonly #pool: Pool;
   readonly #basePath: string;
 
-  constructor(app: string, timeoutMs: number) {
+  constructor(app: string, tls: AppTls, timeoutMs: number) {
     const { origin, pathname } = new URL(app);
     this.#basePath = pathname.replace(/\/$/, "");
     this.#pool = new Pool(origin, {
@@ -28,7 +30,8 @@ export class Asker {
       pipelining: 1,
       keepAliveTimeout: 1_000,
       keepAliveMaxTimeout: 4_000,
-      connect: { timeout: timeoutMs },
+      connect: connectorOf(timeoutMs, tls),
+      allowH2: false,
       headersTimeout: timeoutMs,
       bodyTimeout: timeoutMs,
     });

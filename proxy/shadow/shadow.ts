@@ -3,6 +3,7 @@ import type { Log } from "../../config/lifecycle.ts";
 import type { Phase, Side } from "../../config/words.ts";
 import { phaseIndex } from "../../config/words.ts";
 import type { ShadowReport } from "../../store/control/shadow-report.ts";
+import type { AppTls } from "../app-tls.ts";
 import { FenceLine } from "../fences.ts";
 import type { Fence } from "../fences.ts";
 import type { FenceWriter, RoutingSource, RoutingState } from "../ports.ts";
@@ -18,6 +19,8 @@ import type { Outcome } from "./tally.ts";
 
 export interface ShadowOptions {
   readonly apps: Readonly<Record<Side, string>>;
+  /** Towards apps that are https://. */
+  readonly tls: Readonly<Record<Side, AppTls>>;
   /** Share of reads, 0–1. */
   readonly sample: number;
   readonly rules: CompareRules;
@@ -90,10 +93,10 @@ export class Shadow {
 
   constructor(options: ShadowOptions) {
     this.#options = options;
-    const { apps, limits, writer, log, state } = options;
+    const { apps, tls, limits, writer, log, state } = options;
     this.#askers = {
-      old: new Asker(apps.old, limits.answerMs),
-      new: new Asker(apps.new, limits.answerMs),
+      old: new Asker(apps.old, tls.old, limits.answerMs),
+      new: new Asker(apps.new, tls.new, limits.answerMs),
     };
     this.#line = new FenceLine({
       writer,

@@ -1,0 +1,120 @@
+import { EventEmitter } from "node:events";
+import { constants } from "node:http2";
+import type { OutgoingHttpHeaders, ServerHttp2Stream } from "node:http2";
+import type { ClientResponse } from "./inbound.ts";
+
+/**
+ * The answer on one stream of HTTP/2. An answer that breaks off resets the stream: without END_STREAM it never looks whole.
+ * Closed means that all of it went out, or that nobody waits for it any more.
+ */
+export class Http2Response extends EventEmitter implements ClientResponse {
+  readonly #stream: ServerHttp2Stream;
+  readonly #isRequestWhole: () => boolean;
+  #trailers: OutgoingHttpHeaders = {};
+  #ended = false;
+  #closed = false;
+
+  constructor(stream: ServerHttp2Stream, isRequestWhole: () => boolean) {
+    super();
+    this.#stream = stream;
+    this.#isRequestWhole = isRequestWhole;
+    stream.on("drain", () => this.emit("drain"));
+    stream.on("error", (error) => {
+      if (this.listenerCount("error") > 0) this.emit("error", error);
+    });
+    stream.on("aborted", () => this.#close());
+    stream.on("close", () => this.#close());
+    stream.on("wantTrailers", () => this.#sendTrailers());
+  }
+
+  get destroyed(): boolean {
+    return this.#closed || this.#stream.destroyed || this.#stream.closed;
+  }
+
+  get headersSent(): boolean {
+    return this.#stream.headersSent;
+  }
+
+  get writableNeedDrain(): boolean {
+    return this.#stream.writableNeedDrain;
+  }
+
+  get writableFinished(): boolean {
+    // Node ends what a reset has closed: that is no answer.
+    return this.#ended && this.#stream.writableFinished && !this.#isReset();
+  }
+
+  writeContinue(): void {
+    this.#inform({ ":status": 100 });
+  }
+
+  writeProcessing(): void {
+    this.#inform({ ":status": 102 });
+  }
+
+  writeEarlyHints(hints: Record<string, string | string[]>): void {
+    this.#inform({ ":status": 103, link: hints["link"] });
+  }
+
+  writeHead(status: number, _message: string | undefined, headers: string[]): void {
+    const fields = headers.map((value, index) => (index % 2 === 0 ? value.toLowerCase() : value));
+    // With a length there is no room for trailers in HTTP/1.1 either.
+    const waitForTrailers = !fields.some(
+      (name, index) => index % 2 === 0 && name === "content-length",
+    );
+    this.#stream.respond([":status", String(status), ...fields], { waitForTrailers });
+  }
+
+  /** The head goes out by itself. */
+  flushHeaders(): void {}
+
+  write(chunk: Buffer): boolean {
+    return this.#stream.write(chunk);
+  }
+
+  addTrailers(fields: [string, string][]): void {
+    for (const [name, value] of fields) {
+      const before = this.#trailers[name];
+      this.#trailers[name] = before === undefined ? value : [before, value].flat().map(String);
+    }
+  }
+
+  end(content?: Buffer | string, encoding?: "latin1"): void {
+    this.#ended = true;
+    // What the app did not want to read is not asked for any more (RFC 9113 §8.1).
+    this.#stream.once("finish", () => {
+      if (!this.#isRequestWhole() && !this.#stream.closed)
+        this.#stream.close(constants.NGHTTP2_NO_ERROR);
+    });
+    if (content === undefined) this.#stream.end();
+    else this.#stream.end(typeof content === "string" ? Buffer.from(content, encoding) : content);
+  }
+
+  destroy(): void {
+    if (!this.#stream.destroyed) this.#stream.close(constants.NGHTTP2_INTERNAL_ERROR);
+  }
+
+  #inform(headers: OutgoingHttpHeaders): void {
+    if (!this.destroyed && !this.headersSent) this.#stream.additionalHeaders(headers);
+  }
+
+  #sendTrailers(): void {
+    try {
+      this.#stream.sendTrailers(this.#trailers);
+    } catch {
+      // A field that HTTP/2 does not know in trailers.
+      this.destroy();
+    }
+  }
+
+  #isReset(): boolean {
+    const { rstCode } = this.#stream;
+    return rstCode !== undefined && rstCode !== constants.NGHTTP2_NO_ERROR;
+  }
+
+  #close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.emit("close");
+  }
+}

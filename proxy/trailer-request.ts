@@ -1,0 +1,137 @@
+import http from "node:http";
+import type { IncomingMessage } from "node:http";
+import https from "node:https";
+import type { Readable } from "node:stream";
+import type { Dispatcher } from "undici";
+import type { RawHeaders } from "./headers.ts";
+import type { Upstream } from "./upstream.ts";
+
+export interface TrailerRequest {
+  readonly upstream: Upstream;
+  readonly method: string;
+  readonly path: string;
+  readonly headers: RawHeaders;
+  readonly body: Readable;
+  /** Asked once the body has ended. */
+  readonly trailers: () => RawHeaders;
+  readonly headTimeoutMs: number;
+}
+
+/**
+ * Sends a request whose content is followed by trailers. undici cannot, so it goes through node:http, on a connection of its
+ * own: it is rare, and is never lost in a connection that the app is closing. The answer comes to the same handler as undici's.
+ */
+export function sendWithTrailers(
+  { upstream, method, path, headers, body, trailers, headTimeoutMs }: TrailerRequest,
+  handler: Required<
+    Pick<
+      Dispatcher.DispatchHandler,
+      "onRequestStart" | "onResponseStart" | "onResponseData" | "onResponseEnd" | "onResponseError"
+    >
+  >,
+): void {
+  const { url, tls } = upstream;
+  const client = url.protocol === "https:" ? https : http;
+  const asked = client.request({
+    ...tls.options,
+    protocol: url.protocol,
+    hostname: url.hostname.replace(/^\[|\]$/g, ""),
+    port: url.port,
+    method,
+    path,
+    headers: [...headers, "Connection", "close", "Transfer-Encoding", "chunked"],
+    setDefaultHeaders: false,
+    agent: false,
+  });
+  const controller = new Controller(asked);
+  let over = false;
+  let limit: NodeJS.Timeout | undefined;
+  const fail = (error: Error) => {
+    if (over) return;
+    over = true;
+    clearTimeout(limit);
+    asked.destroy();
+    body.destroy();
+    tls.failed(error);
+    handler.onResponseError(controller, controller.reason ?? error);
+  };
+  asked.on("error", fail);
+  asked.on("information", ({ statusCode, headers: fields }) =>
+    handler.onResponseStart(controller, statusCode, fields as NodeJS.Dict<string | string[]>),
+  );
+  asked.on("response", (answer) => {
+    clearTimeout(limit);
+    controller.answer = answer;
+    answer.on("data", (chunk: Buffer) => handler.onResponseData(controller, chunk));
+    answer.on("error", fail);
+    answer.on("end", () => {
+      if (over) return;
+      over = true;
+      // It may have answered before it has read everything.
+      body.destroy();
+      asked.destroy();
+      handler.onResponseEnd(controller, answer.trailersDistinct);
+    });
+    const { statusCode = 502, statusMessage } = answer;
+    handler.onResponseStart(controller, statusCode, {}, statusMessage);
+  });
+  body.on("error", fail);
+  body.on("end", () => {
+    limit = setTimeout(
+      () => fail(Object.assign(new Error("no answer in time"), { code: "ETIMEDOUT" })),
+      headTimeoutMs,
+    );
+    asked.addTrailers(pairs(trailers()));
+    asked.end();
+  });
+  handler.onRequestStart(controller, {});
+  if (!asked.destroyed) body.pipe(asked, { end: false });
+}
+
+/** What Transfer steers an answer with. */
+class Controller implements Dispatcher.DispatchController {
+  readonly #asked: http.ClientRequest;
+  answer: IncomingMessage | undefined;
+  reason: Error | null = null;
+
+  constructor(asked: http.ClientRequest) {
+    this.#asked = asked;
+  }
+
+  get aborted(): boolean {
+    return this.reason !== null;
+  }
+
+  get paused(): boolean {
+    return this.answer?.isPaused() === true;
+  }
+
+  /** Strings: Node has decoded them as latin1. */
+  get rawHeaders(): string[] {
+    return this.answer?.rawHeaders ?? [];
+  }
+
+  get rawTrailers(): string[] {
+    return this.answer?.rawTrailers ?? [];
+  }
+
+  abort(reason: Error): void {
+    this.reason = reason;
+    this.#asked.destroy(reason);
+  }
+
+  pause(): void {
+    this.answer?.pause();
+  }
+
+  resume(): void {
+    this.answer?.resume();
+  }
+}
+
+function pairs(raw: RawHeaders): [string, string][] {
+  const fields: [string, string][] = [];
+  for (let index = 0; index < raw.length; index += 2)
+    fields.push([raw[index] ?? "", raw[index + 1] ?? ""]);
+  return fields;
+}
