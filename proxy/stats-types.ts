@@ -1,5 +1,6 @@
 import type { RouteKind, Side } from "../config/words.ts";
 import type { ShadowReport } from "../store/control/shadow-report.ts";
+import type { WindowReport } from "../store/control/side-reads.ts";
 
 /** What a sidecar reports with every heartbeat: plain JSON, names as `status --json` has them. */
 export interface SidecarStats {
@@ -13,6 +14,8 @@ export interface SidecarStats {
   readonly held: HeldStats;
   readonly reads: ReadStats;
   readonly shadow: ShadowReport;
+  /** Since phase, epoch or share last changed. */
+  readonly window: WindowReport;
 }
 
 export interface TrafficStats {
@@ -62,4 +65,8 @@ export interface ReadStats {
   readonly breaker_opened: number;
   /** Clients whose next read goes to the authority. */
   readonly pinned: number;
+  /** `ok`, or why tokens cannot be kept in Redis; null: they are not. */
+  readonly redis: string | null;
+  /** Answers that went out although another sidecar might not know what they bind. */
+  readonly unpromised: number;
 }

@@ -2,6 +2,7 @@ import { ROUTE_KINDS, SIDES } from "../config/words.ts";
 import type { RouteKind, Side } from "../config/words.ts";
 import type { HoldRecorder } from "./hold.ts";
 import { LatencyHistogram } from "./latency.ts";
+import { SideWindow } from "./side-window.ts";
 import type { HeldStats, TrafficStats } from "./stats-types.ts";
 
 const MAX_DURATIONS = 10_000;
@@ -22,6 +23,7 @@ export class TrafficRecorder {
     ]),
   ) as Record<Side, Record<RouteKind, Counter>>;
   fallbacks = 0;
+  readonly window = new SideWindow();
 
   record(side: Side, kind: RouteKind, failed: boolean, ms: number): void {
     const counter = this.#counters[side][kind];
@@ -29,6 +31,7 @@ export class TrafficRecorder {
     if (failed) counter.errors += 1;
     counter.latency.record(ms);
     counter.recent.record(ms);
+    if (kind !== "stream") this.window.record(side, kind, failed, ms);
   }
 
   /** A request failed on this side before another answered it. */

@@ -1,8 +1,8 @@
 import { messageOf } from "../config/errors.ts";
 import type { Plan } from "../config/plan-types.ts";
 import { progress } from "../store/control/chunk-ledger.ts";
-import { readApprovals } from "../store/control/history.ts";
-import { readMigration } from "../store/control/migration.ts";
+import { lastDrill, readApprovals } from "../store/control/history.ts";
+import { readMigration, readPhaseAge } from "../store/control/migration.ts";
 import type { ControlStore } from "../store/control/open.ts";
 import { readSidecars } from "../store/control/sidecars.ts";
 import { lastVerifyRun } from "../store/control/verify-runs.ts";
@@ -20,18 +20,21 @@ export async function gatherFacts(
 ): Promise<GateFacts> {
   const migration = await readMigration(store);
   const direction = activeDirection(migration);
-  const [mirrors, chunks, clean, lastRun, sidecars, approvals, quarantine] = await Promise.all([
-    readWorkers(store, "mirror"),
-    progress(store, "forward"),
-    lastVerifyRun(store, direction, { onlyClean: true }),
-    lastVerifyRun(store, direction),
-    readSidecars(store),
-    readApprovals(store),
-    // In off nothing is installed, so there is nothing to count.
-    migration.phase === "off"
-      ? { open: 0, accepted: 0 }
-      : engine.countQuarantine(direction).catch(messageOf),
-  ]);
+  const [mirrors, chunks, clean, lastRun, sidecars, approvals, drill, inPhaseMs, quarantine] =
+    await Promise.all([
+      readWorkers(store, "mirror"),
+      progress(store, "forward"),
+      lastVerifyRun(store, direction, { onlyClean: true }),
+      lastVerifyRun(store, direction),
+      readSidecars(store),
+      readApprovals(store),
+      lastDrill(store),
+      readPhaseAge(store),
+      // In off nothing is installed, so there is nothing to count.
+      migration.phase === "off"
+        ? { open: 0, accepted: 0 }
+        : engine.countQuarantine(direction).catch(messageOf),
+    ]);
   return {
     migration,
     mirror: mirrors[0],
@@ -42,6 +45,9 @@ export async function gatherFacts(
     sidecars,
     approvals,
     noWayBack: noWayBack || migration.noWayBack,
+    inPhaseMs,
+    now: new Date(),
+    drill,
   };
 }
 
@@ -53,6 +59,13 @@ export function gateLimits(plan: Plan): GateLimits {
     shadow: { sample: plan.shadow.sample, ...plan.gates.shadow },
     approvals: plan.approvals,
     reverse: plan.reverse !== undefined,
+    stayMs: {
+      ...plan.policy.stayMs,
+      canary: Math.max(plan.canary.stayMs, plan.policy.stayMs.canary ?? 0),
+    },
+    windows: plan.policy.windows,
+    canary: plan.gates.canary,
+    drillMaxAgeMs: plan.policy.drillMaxAgeMs,
   };
 }
 

@@ -1,10 +1,15 @@
+import type { PolicyPlan } from "../config/policy.ts";
 import { directionFrom, phaseIndex } from "../config/words.ts";
 import type { Direction, Phase } from "../config/words.ts";
 import type { TableProgress } from "../store/control/chunk-ledger.ts";
+import type { Receipt } from "../store/control/history.ts";
 import type { Migration } from "../store/control/migration.ts";
 import type { SidecarSeen } from "../store/control/sidecars.ts";
 import type { VerifyRun } from "../store/control/verify-runs.ts";
 import type { WorkerSeen } from "../store/control/workers.ts";
+import type { CompareLimits } from "./compare-sides.ts";
+import { canaryGate, drillGate, stayGate, windowGate } from "./policy-gates.ts";
+import type { Leaving } from "./policy-gates.ts";
 import { sumShadow } from "./shadow.ts";
 
 /** Gates: pure functions from facts to a verdict with its value, its limit and its reason. Unknown blocks (DESIGN §2.10). */
@@ -19,14 +24,22 @@ export const GATE_NAMES = [
   "sidecars",
   "reverse",
   "approvals",
+  "stay",
+  "window",
+  "canary",
+  "drill",
 ] as const;
 export type GateName = (typeof GATE_NAMES)[number];
+/** The others depend on more than facts and limits: `gatesInto` alone evaluates them. */
+export type PlainGate = Exclude<GateName, "stay" | "window" | "drill">;
 
 export interface Gate {
   readonly name: GateName;
   readonly state: "pass" | "fail" | "unknown";
   readonly value: string | number | null;
   readonly limit: string | number | null;
+  /** How many observations the verdict rests on, where it rests on a count. */
+  readonly samples?: number;
   readonly why: string | null;
 }
 
@@ -57,6 +70,11 @@ export interface GateFacts {
   readonly approvals: readonly { readonly phase: Phase; readonly name: string }[];
   /** Going to write-new without a reverse mapping was confirmed, now or before. */
   readonly noWayBack: boolean;
+  /** How long the migration has been in its phase, in canary: in its step. */
+  readonly inPhaseMs: number;
+  readonly now: Date;
+  /** The last one, good or not. */
+  readonly drill: { readonly receipt: Receipt; readonly ageMs: number } | undefined;
 }
 
 /** What of the plan limits them. */
@@ -67,13 +85,17 @@ export interface GateLimits {
   readonly shadow: { readonly sample: number; readonly samples: number; readonly mismatch: number };
   readonly approvals: Readonly<Record<string, number>>;
   readonly reverse: boolean;
+  readonly stayMs: Readonly<Partial<Record<Phase, number>>>;
+  readonly windows: PolicyPlan["windows"];
+  readonly canary: CompareLimits;
+  readonly drillMaxAgeMs: number | undefined;
 }
 
 /** Heartbeats come every second or so: older than this and a process says nothing about now. */
 export const FRESH_MS = 5_000;
 
 /** Which gates guard the way into a phase. Approvals come on top of every one the plan asks them for. */
-export const GATES_OF: Readonly<Record<Phase, readonly GateName[]>> = {
+export const GATES_OF: Readonly<Record<Phase, readonly PlainGate[]>> = {
   off: [],
   "dual-write": [],
   backfill: ["gap", "lag"],
@@ -86,7 +108,7 @@ export const GATES_OF: Readonly<Record<Phase, readonly GateName[]>> = {
 };
 
 /** Gates of a rollback out of a phase: only a flip back can lose something. A missing sidecar does not block the way out. */
-export const ROLLBACK_GATES_OF: Readonly<Record<Phase, readonly GateName[]>> = {
+export const ROLLBACK_GATES_OF: Readonly<Record<Phase, readonly PlainGate[]>> = {
   off: [],
   "dual-write": [],
   backfill: [],
@@ -99,17 +121,31 @@ export const ROLLBACK_GATES_OF: Readonly<Record<Phase, readonly GateName[]>> = {
 };
 
 /** Gates of a drill: what a flip needs, but nothing that only matters once it is decided. */
-export const DRILL_GATES: readonly GateName[] = ["gap", "lag", "sidecars"];
+export const DRILL_GATES: readonly PlainGate[] = ["gap", "lag", "sidecars"];
 
 /** The gates on the way into `phase`. */
-export function gatesInto(phase: Phase, facts: GateFacts, limits: GateLimits): GateResult[] {
-  const names: GateName[] = [...GATES_OF[phase]];
+export function gatesInto(
+  phase: Phase,
+  facts: GateFacts,
+  limits: GateLimits,
+  leaving: Leaving = { phase: facts.migration.phase, sinceMs: facts.inPhaseMs },
+): GateResult[] {
+  const names: PlainGate[] = [...GATES_OF[phase]];
+  if (leaving.phase === "canary") names.push("canary");
   if ((limits.approvals[phase] ?? 0) > 0) names.push("approvals");
-  return evaluateGates(names, phase, facts, limits);
+  const asked = [
+    phase === "write-new" ? drillGate(facts, limits) : undefined,
+    stayGate(leaving, limits),
+    windowGate(phase, facts.now, limits),
+  ];
+  return [
+    ...evaluateGates(names, phase, facts, limits),
+    ...asked.filter((gate) => gate !== undefined),
+  ];
 }
 
 export function evaluateGates(
-  names: readonly GateName[],
+  names: readonly PlainGate[],
   phase: Phase,
   facts: GateFacts,
   limits: GateLimits,
@@ -117,7 +153,7 @@ export function evaluateGates(
   return names.map((name) => evaluate(name, phase, facts, limits));
 }
 
-function evaluate(name: GateName, phase: Phase, facts: GateFacts, limits: GateLimits): GateResult {
+function evaluate(name: PlainGate, phase: Phase, facts: GateFacts, limits: GateLimits): GateResult {
   switch (name) {
     case "gap":
       return gapGate(facts);
@@ -137,6 +173,8 @@ function evaluate(name: GateName, phase: Phase, facts: GateFacts, limits: GateLi
       return reverseGate(facts, limits);
     case "approvals":
       return approvalsGate(phase, facts, limits);
+    case "canary":
+      return canaryGate(facts.migration, liveSidecars(facts), limits);
   }
 }
 
@@ -270,19 +308,21 @@ function shadowGate({ sidecars }: GateFacts, { shadow: limits }: GateLimits): Ga
     const why = "not required: shadow.sample is 0%";
     return { ...gate, state: "pass", value: null, limit: null, why, heals: "never" };
   }
-  const { samples, mismatches, groups } = sumShadow(
-    sidecars.filter((sidecar) => sidecar.seenMs <= FRESH_MS),
-  );
+  const { samples, mismatches, groups } = sumShadow(liveSidecars({ sidecars }));
   const value = `${mismatches} of ${samples} reads different`;
   if (samples < limits.samples) {
     const why = "too few reads were compared to say";
-    return { ...gate, state: "unknown", value, why, heals: "by-waiting" };
+    return { ...gate, state: "unknown", value, samples, why, heals: "by-waiting" };
   }
   if (mismatches <= samples * limits.mismatch)
-    return { ...gate, state: "pass", value, why: null, heals: "never" };
+    return { ...gate, state: "pass", value, samples, why: null, heals: "never" };
   const most = groups[0] === undefined ? "" : `mostly ${groups[0].route} at ${groups[0].path}; `;
   const why = `${most}see \`crossfade status --json\`; repair the new app, then \`rollback --to verify\` and back counts anew`;
-  return { ...gate, state: "fail", value, why, heals: "never" };
+  return { ...gate, state: "fail", value, samples, why, heals: "never" };
+}
+
+function liveSidecars({ sidecars }: Pick<GateFacts, "sidecars">): readonly SidecarSeen[] {
+  return sidecars.filter((sidecar) => sidecar.seenMs <= FRESH_MS);
 }
 
 function quarantineGate(facts: GateFacts, limits: GateLimits): GateResult {

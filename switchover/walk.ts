@@ -65,8 +65,8 @@ export class GatesRefused extends CrossfadeError {
   }
 }
 
-export function withoutHeals({ name, state, value, limit, why }: GateResult): Gate {
-  return { name, state, value, limit, why };
+export function withoutHeals({ name, state, value, limit, samples, why }: GateResult): Gate {
+  return { name, state, value, limit, ...(samples === undefined ? {} : { samples }), why };
 }
 
 /** `advance`: steps towards `to` (or one), each behind its gates. */
@@ -182,7 +182,11 @@ async function dryRun(
     const go = orRefused(decided);
     const results =
       event.kind === "advance"
-        ? gatesInto(go.next.phase, facts, limits)
+        ? gatesInto(go.next.phase, facts, limits, {
+            phase: state.phase,
+            // Of a later step it is not known when it will be left.
+            sinceMs: steps.length === 0 ? facts.inPhaseMs : 0,
+          })
         : evaluateGates(ROLLBACK_GATES_OF[state.phase], state.phase, facts, limits);
     steps.push({
       ...stepOf(state, go.next),

@@ -93,6 +93,18 @@ export async function addReceipt(store: ControlStore, receipt: Receipt): Promise
   );
 }
 
+/** The last drill, good or not; undefined: none. */
+export async function lastDrill(
+  store: ControlStore,
+): Promise<{ readonly receipt: Receipt; readonly ageMs: number } | undefined> {
+  const rows = await query<{ receipt: Receipt; ms: number }>(
+    store,
+    `select receipt, (extract(epoch from clock_timestamp() - at) * 1000)::float8 as ms
+     from ${store.table("receipt")} where kind = 'drill' order by id desc limit 1`,
+  );
+  return rows[0] === undefined ? undefined : { receipt: rows[0].receipt, ageMs: rows[0].ms };
+}
+
 /** The last receipts, newest first. */
 export async function readReceipts(
   store: ControlStore,

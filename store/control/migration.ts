@@ -25,7 +25,7 @@ export interface Migration {
   readonly gap: string | undefined;
   /** write-new without a reverse mapping was confirmed. */
   readonly noWayBack: boolean;
-  /** By the server's clock. */
+  /** When the phase, or the step of canary, was entered; by the server's clock. */
   readonly phaseSince: Date;
   /** Grows with every change. */
   readonly version: number;
@@ -100,6 +100,15 @@ export async function readMigration(store: ControlStore): Promise<Migration> {
   return toMigration(row, asked);
 }
 
+/** How long the migration has been in its phase (in canary: in its step), ms, by the server's clock. */
+export async function readPhaseAge(store: ControlStore): Promise<number> {
+  const rows = await query<{ ms: number }>(
+    store,
+    `select (extract(epoch from clock_timestamp() - phase_since) * 1000)::float8 as ms from ${store.table("migration")}`,
+  );
+  return rows[0]?.ms ?? 0;
+}
+
 /**
  * Compare-and-set: applies `change` if phase and epoch (and version) are as expected, and notifies everybody in the same
  * transaction. Undefined when the row moved on.
@@ -115,7 +124,7 @@ export async function changeMigration(
     `with changed as (
        update ${store.table("migration")} set
          phase = coalesce($4, phase),
-         phase_since = case when $4 is distinct from phase and $4 is not null then clock_timestamp() else phase_since end,
+         phase_since = case when $4 is distinct from phase and $4 is not null or $8 is distinct from canary_step and $8 is not null then clock_timestamp() else phase_since end,
          authority = coalesce($5, authority),
          epoch = coalesce($6, epoch),
          reads_new = coalesce($7, reads_new),

@@ -156,7 +156,7 @@ export async function ask(
   return request(context, kind, args);
 }
 
-/** What Crossfade has installed on a database, by name; and the tables of the app with their schemas. */
+/** What Crossfade has installed on a database for its side (the control store is another matter), by name; and the tables of the app with their schemas. */
 export async function installedObjects(
   url: string,
 ): Promise<{ readonly ours: string[]; readonly triggers: string[]; readonly tables: string[] }> {
@@ -165,9 +165,11 @@ export async function installedObjects(
       (await client.query<{ name: string }>(sql)).rows.map((row) => row.name);
     return {
       ours: await names(`select c.relname as name from pg_class c join pg_namespace n on n.oid = c.relnamespace
-        where n.nspname = 'crossfade' and c.relkind in ('r', 'S') and c.relname ~ '^(state|guard|refused|log|tables|feed|position|confirmed|chunk_|quarantine)' order by 1`),
+        where n.nspname = 'crossfade' and c.relkind in ('r', 'S') and c.relname ~ '^(state|guard|refused|log|tables|feed|position|confirmed|chunk_|quarantine)'
+        union all select 'publication ' || pubname from pg_publication
+        union all select 'slot ' || slot_name from pg_replication_slots where database = current_database() order by 1`),
       triggers: await names(
-        `select tgname as name from pg_trigger where not tgisinternal order by 1`,
+        `select tgname as name from pg_trigger where not tgisinternal and tgname <> 'append_only' order by 1`,
       ),
       tables:
         await names(`select n.nspname || '.' || c.relname as name from pg_class c join pg_namespace n on n.oid = c.relnamespace

@@ -10,7 +10,7 @@ import {
   evaluateGates,
   gatesInto,
 } from "../../switchover/gates.ts";
-import type { GateFacts, GateLimits, GateName } from "../../switchover/gates.ts";
+import type { GateFacts, GateLimits, PlainGate } from "../../switchover/gates.ts";
 
 const LIMITS: GateLimits = {
   lagMs: 1_000,
@@ -18,6 +18,10 @@ const LIMITS: GateLimits = {
   shadow: { sample: 0, samples: 100, mismatch: 0.01 },
   approvals: { "write-new": 2 },
   reverse: true,
+  stayMs: {},
+  windows: {},
+  canary: { samples: 0, errors: 0, p99: 1 },
+  drillMaxAgeMs: undefined,
 };
 const T = (seconds: number) => new Date(Date.UTC(2026, 0, 1, 0, 0, seconds));
 
@@ -113,9 +117,12 @@ const GOOD: GateFacts = {
     { phase: "write-new", name: "ben" },
   ],
   noWayBack: false,
+  inPhaseMs: 60_000,
+  now: T(0),
+  drill: undefined,
 };
 
-function gate(name: GateName, facts: Partial<GateFacts>, limits: Partial<GateLimits> = {}) {
+function gate(name: PlainGate, facts: Partial<GateFacts>, limits: Partial<GateLimits> = {}) {
   const [result] = evaluateGates(
     [name],
     "write-new",
