@@ -13,16 +13,15 @@ export async function resolveTypes(
   columns: readonly { readonly name: string; readonly type: string }[],
   schema: string,
 ): Promise<(string | undefined)[]> {
-  const prefix = `${schema}.`;
-  const bare = columns.map(({ type }) =>
-    type.startsWith(prefix) ? type.slice(prefix.length) : type,
-  );
   const { rows } = await client.query({
     text: `select coalesce(
              case when to_regtype(t.full_name) is not null then t.full_name end,
              case when to_regtype(t.bare) is not null then t.bare end)
-           from unnest($1::text[], $2::text[]) with ordinality as t(full_name, bare, position) order by position`,
-    values: [columns.map((column) => column.type), bare],
+           from (select full_name, position,
+                   case when starts_with(full_name, quote_ident($2) || '.')
+                        then substr(full_name, length(quote_ident($2)) + 2) else full_name end as bare
+                 from unnest($1::text[]) with ordinality as u(full_name, position)) t order by position`,
+    values: [columns.map((column) => column.type), schema],
     rowMode: "array",
   });
   return (rows as [string | null][]).map(([name]) => name ?? undefined);

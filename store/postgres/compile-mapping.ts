@@ -156,9 +156,15 @@ async function resolveOwn(
       );
       continue;
     }
+    const [castType] = await resolveTypes(
+      input.mappingClient,
+      [{ name, type: column.baseType }],
+      mapping.target.schema,
+    );
     own.push({
       column: name,
       expression,
+      castType,
       targetBaseType: column.baseType,
       keyPosition: keyPositionOf(expression, driver),
     });
@@ -205,9 +211,10 @@ export function withDiscriminators(drivers: readonly Driver[]): Driver[] {
         new Set(constants).size > 1
       );
     });
-    const columns = added.map(({ name, expression, targetBaseType }) => ({
+    const columns = added.map(({ name, expression, castType, targetBaseType }) => ({
       column: name,
       expression,
+      castType,
       targetBaseType,
       keyPosition: undefined,
     }));

@@ -172,7 +172,17 @@ async function compileDriver(
     });
     return undefined;
   }
-  const bare = { name, number: logged.number, table: logged.table, key: keyColumns(logged.table) };
+  const key = keyColumns(logged.table);
+  const bare = {
+    name,
+    number: logged.number,
+    table: logged.table,
+    key,
+    mapperKey: await mapperColumns(
+      key.map((column) => ({ name: column.name, type: column.baseType })),
+      input,
+    ),
+  };
   const readers: Reader[] = [];
   for (const query of new Set(own.map((mapping) => mapping.from.query))) {
     const group = own.filter((mapping) => mapping.from.query === query);
@@ -211,15 +221,8 @@ async function compileReader(
     });
     return undefined;
   }
-  const resolved = await resolveTypes(
-    input.mappingClient,
-    columns,
-    input.plan[sourceOf(input.direction)].schema,
-  );
-  const readerColumns: ReaderColumn[] = columns.map((column, i) => ({
-    name: column.name,
-    type: resolved[i] ?? "text",
-  }));
+  const resolved = await typesOnMapper(columns, input);
+  const readerColumns = await mapperColumns(columns, input);
   const compiled: Mapping[] = [];
   for (const plan of mappings) {
     const mapping = await compileMapping(plan, driver, readerColumns, input, issues);
@@ -228,6 +231,20 @@ async function compileReader(
   // A type that is missing here travels as text; only an enum's binary form is its text.
   const binary = columns.every((column, i) => resolved[i] !== undefined || column.typeKind === "e");
   return { query, columns: readerColumns, binary, mappings: compiled };
+}
+
+type NamedType = Pick<ReaderColumn, "name" | "type">;
+
+const typesOnMapper = (columns: readonly NamedType[], input: CompileInput) =>
+  resolveTypes(input.mappingClient, columns, input.plan[sourceOf(input.direction)].schema);
+
+/** Source columns with the types they have where expressions run; text where there is no such type. */
+async function mapperColumns(
+  columns: readonly NamedType[],
+  input: CompileInput,
+): Promise<ReaderColumn[]> {
+  const resolved = await typesOnMapper(columns, input);
+  return columns.map(({ name }, i) => ({ name, type: resolved[i] ?? "text" }));
 }
 
 /** Drivers whose targets are referenced come first, so that parents are written before children. */

@@ -3,7 +3,7 @@ import { type Driver, type Mapping, type Own, type Reader, rowsTravel } from "./
 import { runPrepared, type TextRow } from "./statement.ts";
 import type { SyncContext } from "./sync.ts";
 import {
-  keyTypes,
+  keyTexts,
   type MappedOptions,
   mappedSelect,
   ownedSelect,
@@ -100,8 +100,7 @@ export async function mappedRelation(
     name: column.name,
     type: options.stored === true ? storedType(column) : column.targetBaseType,
   }));
-  if (options.withKeys === true)
-    columns.push(...keyTypes(driver).map((column, i) => ({ name: `cf_k${i}`, type: column.type })));
+  if (options.withKeys === true) columns.push(...keyTexts(driver));
   return {
     sql: `select * from ${unnestRelation(columns, 1)} cf_m`,
     values: toColumnArrays(made, columns.length),
@@ -127,7 +126,7 @@ export async function ownedRelation(
   const keyArrays = toColumnArrays(keys, driver.key.length);
   if (context.compiled.direction === "forward" || context.compiled.sameDatabase) {
     return {
-      sql: ownedSelect(driver, own.columns, unnestRelation(keyTypes(driver), first), withKeys),
+      sql: ownedSelect(driver, own.columns, unnestRelation(driver.mapperKey, first), withKeys),
       values: keyArrays,
     };
   }
@@ -135,8 +134,7 @@ export async function ownedRelation(
     name: column.column,
     type: column.targetBaseType,
   }));
-  if (withKeys)
-    columns.push(...keyTypes(driver).map((column, i) => ({ name: `cf_k${i}`, type: column.type })));
+  if (withKeys) columns.push(...keyTexts(driver));
   const values = own.columns.every((column) => column.keyPosition !== undefined)
     ? [
         ...own.columns.map((column) => keyArrays[column.keyPosition ?? 0] ?? []),
@@ -145,7 +143,7 @@ export async function ownedRelation(
     : toColumnArrays(
         await runPrepared(
           context.source,
-          ownedSelect(driver, own.columns, unnestRelation(keyTypes(driver), 1), withKeys),
+          ownedSelect(driver, own.columns, unnestRelation(driver.mapperKey, 1), withKeys),
           keyArrays,
         ),
         columns.length,

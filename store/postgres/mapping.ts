@@ -27,6 +27,8 @@ export interface Driver {
   readonly number: number;
   readonly table: Table;
   readonly key: readonly Column[];
+  /** The key with the types it has where expressions run: a type of the source's schema may have another name there. */
+  readonly mapperKey: readonly ReaderColumn[];
   readonly readers: readonly Reader[];
 }
 
@@ -80,6 +82,8 @@ export interface OwnColumn {
   readonly column: string;
   /** SQL over the source key. */
   readonly expression: string;
+  /** The target column's type as known where the expression runs; undefined if unknown there. */
+  readonly castType: string | undefined;
   readonly targetBaseType: string;
   /** Position in the source key when the expression is that key column itself: the source key of an extra row is then known. */
   readonly keyPosition: number | undefined;

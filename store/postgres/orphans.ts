@@ -63,16 +63,11 @@ async function ownedOfAllKeys(
   if (compiled.sameDatabase) return ownedSelect(driver, mapping.own.columns, keys);
   if (compiled.direction === "forward") {
     const stage = `cf_keys_${driver.number}`;
-    await stageRows(
-      context,
-      stage,
-      driver.key.map((column) => ({ name: column.name, type: column.baseType })),
-      `select * from ${keys} cf_s`,
-      false,
-    );
+    await stageRows(context, stage, driver.mapperKey, `select * from ${keys} cf_s`, false);
     return ownedSelect(driver, mapping.own.columns, `(select * from pg_temp.${stage})`);
   }
-  const stage = `cf_all_${driver.number}_${mapping.path.replaceAll(/\W/g, "_")}`.slice(0, 60);
+  const mappings = driver.readers.flatMap((reader) => reader.mappings);
+  const stage = `cf_all_${driver.number}_${mappings.indexOf(mapping)}`;
   const columns = mapping.own.columns.map((column) => ({
     name: column.column,
     type: column.targetBaseType,

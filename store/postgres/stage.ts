@@ -7,7 +7,7 @@ import { ident } from "./quote.ts";
 import { run } from "./statement.ts";
 import type { SyncContext } from "./sync.ts";
 import {
-  keyTypes,
+  keyTexts,
   mappedSelect,
   type MappedOptions,
   ownedSelect,
@@ -80,9 +80,11 @@ async function stagedForward(
 
 /** Expressions run at the source; plain rows arrive. */
 function stagedReverse(context: SyncContext, driver: Driver, inPlace: string): StagedChunk {
-  const keys = keyTypes(driver).map((column, i) => ({ name: `cf_k${i}`, type: column.type }));
+  const keys = keyTexts(driver);
+  // Numbers, because two paths may be one when they are made into an identifier.
+  const mappings = driver.readers.flatMap((reader) => reader.mappings);
   const name = (mapping: Mapping, kind: string) =>
-    `cf_${kind}_${driver.number}_${mapping.path.replaceAll(/\W/g, "_")}`.slice(0, 60);
+    `cf_${kind}_${driver.number}_${mappings.indexOf(mapping)}`;
   return {
     raw: inPlace,
     async mapped(mapping, options) {

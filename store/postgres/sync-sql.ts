@@ -72,6 +72,8 @@ export function sourceByKeys(
 export interface KeyRange {
   readonly lo: readonly string[] | null;
   readonly hi: readonly string[] | null;
+  /** SQL over the source row: only these, for comparing a part. */
+  readonly where?: string;
 }
 
 /** The source rows of a reader within a range. Constants are spliced as literals: COPY takes no parameters. */
@@ -90,6 +92,7 @@ export function sourceByRange(
   const conditions = [
     ...(range.lo === null ? [] : [`${tuple} >= ${bound(range.lo)}`]),
     ...(range.hi === null ? [] : [`${tuple} < ${bound(range.hi)}`]),
+    ...(range.where === undefined ? [] : [`(${range.where}\n)`]),
   ];
   return `(select ${list} from ${base} as cf_q${conditions.length > 0 ? ` where ${conditions.join(" and ")}` : ""})`;
 }
@@ -152,9 +155,7 @@ export function ownedSelect(
   withKeys = false,
 ): string {
   const alias = aliasOf(driver);
-  const items = own.map(
-    (column) => `(${column.expression})::${column.targetBaseType} as ${ident(column.column)}`,
-  );
+  const items = own.map((column) => `${castExpression(column)} as ${ident(column.column)}`);
   if (withKeys)
     items.push(...driver.key.map((key, i) => `${alias}.${ident(key.name)} as cf_k${i}`));
   return `select distinct ${items.join(", ")} from ${keys} as ${alias}`;
@@ -261,8 +262,8 @@ function columnList(mapping: Mapping): string {
 }
 
 /**
- * Rows in which the target differs from `mapped`, as (kind, source key as text…). `mapped` and `owned` carry the
- * source key. `extra` rows are those owned by a key in scope that the mapping does not make.
+ * Rows in which the target differs from `mapped`, as (kind, digest of what is expected, digest of what is found, source
+ * key as text…). `mapped` and `owned` carry the source key. `extra` rows are those owned by a key in scope that the mapping does not make.
  */
 export function compareSql(
   driver: Driver,
@@ -275,18 +276,36 @@ export function compareSql(
   const names = mapping.columns.map((column) => column.name);
   const keys = (alias: string) =>
     driver.key.map((_, i) => `format('%s', ${alias}.cf_k${i})`).join(", ");
+  const digest = (alias: string) => `md5(row(${list(names, `${alias}.`)})::text)`;
   const firstKey = ident(mapping.key[0] ?? "");
   const extra =
     mapping.own.kind === "none"
       ? ""
-      : ` union all select 'extra', ${keys("cf_o")} from (${owned}) as cf_o join ${table} as cf_t on ${equal(
+      : ` union all select 'extra', null, ${digest("cf_t")}, ${keys("cf_o")} from (${owned}) as cf_o join ${table} as cf_t on ${equal(
           mapping.own.columns.map((column) => column.column),
           "cf_t",
           "cf_o",
         )} where not exists (select 1 from cf_mapped where ${equal(mapping.key, "cf_mapped", "cf_t")})`;
   return `with cf_mapped as materialized (${mapped}), cf_diff as (
-select case when cf_t.${firstKey} is null then 'missing' else 'different' end as kind, ${driver.key.map((_, i) => `format('%s', cf_m.cf_k${i}) as k${i}`).join(", ")}
+select case when cf_t.${firstKey} is null then 'missing' else 'different' end as kind, ${digest("cf_m")} as expected,
+case when cf_t.${firstKey} is not null then ${digest("cf_t")} end as found, ${driver.key.map((_, i) => `format('%s', cf_m.cf_k${i}) as k${i}`).join(", ")}
 from cf_mapped as cf_m left join ${table} as cf_t on ${equal(mapping.key, "cf_m", "cf_t")}
 where cf_t.${firstKey} is null or ${imageDiffers(names, "cf_m.", "cf_t.")}${extra})
 select (select count(*) from cf_mapped) as compared, cf_d.* from (select 1) cf_one left join (select * from cf_diff limit ${Math.round(limit)}) cf_d on true`;
+}
+
+/** Of rows that differ: source key as text…, then for each column whether it differs, what is expected and what is found. */
+export function explainSql(driver: Driver, mapping: Mapping, mapped: string): string {
+  const table = relation(mapping.target.schema, mapping.target.name);
+  const columns = mapping.columns.map(({ name }) => {
+    const [expected, found] = [`cf_m.${ident(name)}`, `cf_t.${ident(name)}`];
+    return `(row(${expected})::record operator(pg_catalog.*<>) row(${found})::record)::text, ${expected}::text, ${found}::text`;
+  });
+  return `select ${[...driver.key.map((_, i) => `format('%s', cf_m.cf_k${i})`), ...columns].join(", ")}
+from (${mapped}) as cf_m join ${table} as cf_t on ${equal(mapping.key, "cf_m", "cf_t")}
+where ${imageDiffers(
+    mapping.columns.map((column) => column.name),
+    "cf_m.",
+    "cf_t.",
+  )}`;
 }

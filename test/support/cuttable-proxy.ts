@@ -8,6 +8,7 @@ export class CuttableProxy {
   readonly #sockets = new Set<Socket>();
   readonly #server = createServer((client) => this.#join(client));
   #cut = false;
+  #left = Number.POSITIVE_INFINITY;
 
   private constructor(target: { host: string; port: number }) {
     this.#target = target;
@@ -33,8 +34,14 @@ export class CuttableProxy {
     for (const socket of this.#sockets) socket.destroy();
   }
 
+  /** Ends every connection once `bytes` more have passed, in the middle of whatever is under way. */
+  cutAfter(bytes: number): void {
+    this.#left = bytes;
+  }
+
   mend(): void {
     this.#cut = false;
+    this.#left = Number.POSITIVE_INFINITY;
   }
 
   #join(client: Socket): void {
@@ -54,7 +61,15 @@ export class CuttableProxy {
       });
       // A cut line is what the test is about; both ends see it as a broken connection.
       socket.on("error", () => {});
+      socket.on("data", (data: Buffer) => this.#count(data.length));
       socket.pipe(other);
     }
+  }
+
+  #count(bytes: number): void {
+    this.#left -= bytes;
+    if (this.#left >= 0) return;
+    this.#left = Number.POSITIVE_INFINITY;
+    for (const socket of this.#sockets) socket.destroy();
   }
 }
