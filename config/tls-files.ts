@@ -1,7 +1,8 @@
 import { createPrivateKey, X509Certificate } from "node:crypto";
 import type { KeyObject } from "node:crypto";
 import { readFileSync } from "node:fs";
-import { PlanError, type PlanIssue } from "./errors.ts";
+import { createSecureContext } from "node:tls";
+import { messageOf, PlanError, type PlanIssue } from "./errors.ts";
 import type { Plan, TlsFiles } from "./plan-types.ts";
 import { SIDES } from "./words.ts";
 
@@ -39,7 +40,22 @@ export function readTls(path: string, files: TlsFiles): TlsRead {
       "key",
       `found a key in ${files.key} that is not the one of the certificate in ${files.cert}`,
     );
-  return { secrets: { cert, key, ca }, issues };
+  const secrets = { cert, key, ca };
+  if (issues.length === 0) {
+    const refused = refusal(secrets);
+    if (refused !== undefined) issues.push({ path, message: refused });
+  }
+  return { secrets, issues };
+}
+
+/** What OpenSSL has against them, such as a digest that is too weak. */
+function refusal({ cert, key, ca }: TlsSecrets): string | undefined {
+  try {
+    createSecureContext({ cert, key, ca });
+    return undefined;
+  } catch (error) {
+    return `found files that TLS refuses: ${messageOf(error)}`;
+  }
 }
 
 /** Refuses a plan whose files for TLS do not hold, all problems at once. */

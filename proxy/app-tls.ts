@@ -68,7 +68,7 @@ export class AppTls {
 
 /** OpenSSL's names for a chain or a certificate that does not hold, and what Node and the handshake add. */
 function isTlsTrouble(code: string): boolean {
-  return /CERT|^ERR_(TLS|SSL)_|^UNABLE_TO_|^EPROTO$|^INVALID_(CA|PURPOSE)$|^HOSTNAME_MISMATCH$/.test(
+  return /CERT|^UNSPECIFIED$|^ERR_(TLS|SSL)_|^UNABLE_TO_|^EPROTO$|^INVALID_(CA|PURPOSE)$|^HOSTNAME_MISMATCH$/.test(
     code,
   );
 }

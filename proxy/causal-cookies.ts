@@ -90,6 +90,11 @@ export class CausalCookies {
   }
 }
 
+/** The same header fields for a client whose connection is encrypted: it gives its cookies to no other. */
+export function securely(fields: readonly string[]): string[] {
+  return fields.map((field, index) => (index % 2 === 0 ? field : `${field}; Secure`));
+}
+
 /**
  * Where a client stands by what it carries: an older epoch has passed, a newer one follows the token's side. Nothing carried
  * is no promise: whatever the client did elsewhere, it binds it.

@@ -57,3 +57,13 @@ export function isHttp10(request: ClientRequest): boolean {
 export function cameOverTls(request: ClientRequest): boolean {
   return "encrypted" in request.socket;
 }
+
+/**
+ * The client's own connection is encrypted: here, or at the load balancer in front. A client that says so without being so gets
+ * cookies that it does not send again, and so reads from the authority.
+ */
+export function isSecure(request: ClientRequest): boolean {
+  if (cameOverTls(request)) return true;
+  const said = request.headers["x-forwarded-proto"];
+  return typeof said === "string" && said.split(",", 1)[0]?.trim().toLowerCase() === "https";
+}
