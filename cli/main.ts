@@ -13,6 +13,7 @@ import { pause, resume } from "./pause.ts";
 import { runProgram } from "./program.ts";
 import { proxy } from "./proxy.ts";
 import { quarantine } from "./quarantine.ts";
+import { report } from "./report.ts";
 import { rollback } from "./rollback.ts";
 import { isSupervised } from "./signals.ts";
 import { schema } from "./schema.ts";
@@ -38,6 +39,7 @@ const COMMANDS = [
   approve,
   pause,
   resume,
+  report,
   tune,
   clean,
   proxy,

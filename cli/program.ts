@@ -1,8 +1,7 @@
-import { existsSync, readFileSync } from "node:fs";
-import { join } from "node:path";
 import { Command as Commander, CommanderError, Option } from "commander";
 import { CrossfadeError, EXIT, type ExitCode } from "../config/errors.ts";
 import { loadPlan } from "../config/load.ts";
+import { packageVersion } from "../config/version.ts";
 import type { AnyCommand, Command, CommandGroup, Result } from "./command.ts";
 import { createLog, LOG_LEVELS } from "./log.ts";
 import type { Output } from "./output.ts";
@@ -141,13 +140,4 @@ function quiet(command: Commander, output: Output): Commander {
     writeOut: (text) => output.result({ json: { help: text }, text: text.trimEnd() }),
     writeErr: () => {},
   });
-}
-
-/** This file runs as cli/program.ts from a checkout and as dist/cli/program.js from the package. */
-function packageVersion(): string {
-  const path = ["..", "../.."]
-    .map((up) => join(import.meta.dirname, up, "package.json"))
-    .find((file) => existsSync(file));
-  if (path === undefined) return "unknown";
-  return (JSON.parse(readFileSync(path, "utf8")) as { version: string }).version;
 }

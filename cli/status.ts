@@ -1,10 +1,8 @@
 import { Option } from "commander";
 import { CrossfadeError, messageOf } from "../config/errors.ts";
-import { listen } from "../store/control/listen.ts";
-import { closeControlStore, openControlStore } from "../store/control/open.ts";
 import { readStatus, type Status } from "../switchover/status.ts";
-import { openRealEngine } from "../switchover/wiring.ts";
 import type { Command, Context } from "./command.ts";
+import { withStatusInput } from "./status-input.ts";
 import { statusScreen } from "./status-view.ts";
 
 interface StatusOptions {
@@ -25,7 +23,7 @@ renewed every second until Ctrl-C.`,
   logLevel: "warn",
   async run(context, { watch }) {
     if (watch !== true) {
-      const found = await withStatus(context, (read) => read());
+      const found = await withStatusInput(context, readStatus);
       return { json: found, text: statusScreen(found) };
     }
     if (context.output.json) {
@@ -37,7 +35,7 @@ renewed every second until Ctrl-C.`,
         },
       );
     }
-    await withStatus(context, async (read) => watchStatus(context, read));
+    await withStatusInput(context, (input) => watchStatus(context, () => readStatus(input)));
     return undefined;
   },
 };
@@ -58,19 +56,4 @@ async function sleep(ms: number, signal: AbortSignal): Promise<void> {
     const timer = setTimeout(resolve, ms);
     signal.addEventListener("abort", () => (clearTimeout(timer), resolve()), { once: true });
   });
-}
-
-async function withStatus<T>(
-  { plan, log }: Context,
-  work: (read: () => Promise<Status>) => Promise<T>,
-): Promise<T> {
-  const store = openControlStore(plan, { role: "cli", instance: "status" });
-  const listener = listen(store, log);
-  try {
-    const engine = openRealEngine({ plan, store, listener, log });
-    return await work(() => readStatus({ plan, store, engine, log }));
-  } finally {
-    await listener.close();
-    await closeControlStore(store);
-  }
 }

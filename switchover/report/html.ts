@@ -1,0 +1,51 @@
+import { stringify } from "yaml";
+import type { Report } from "./report.ts";
+import { type Section, sectionsOf } from "./sections.ts";
+
+const STYLE = `
+:root { color-scheme: light dark; --line: color-mix(in srgb, currentColor 20%, transparent); --bar: #3b7dd8; }
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 75rem; padding: 0 1rem; }
+h1 { font-size: 1.6rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
+.verdict { border-left: .4rem solid; padding: .5rem 1rem; } .ok { border-color: #1a7f5a; } .not-ok { border-color: #c2410c; }
+.wide { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-size: .85rem; }
+th, td { border-bottom: 1px solid var(--line); padding: .3rem .6rem; text-align: left; vertical-align: top; overflow-wrap: anywhere; }
+th { white-space: nowrap; } meter { width: 8rem; accent-color: var(--bar); } pre { overflow-x: auto; font-size: .8rem; }`;
+
+/** One file with nothing to load: no script, no font, no image. */
+export function renderHtml(report: Report): string {
+  const { verdict, versions, status } = report;
+  return `<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<title>Migration ${text(report.plan)}</title><style>${STYLE}</style></head><body>
+<h1>Migration ${text(report.plan)}</h1>
+<p class="verdict ${verdict.ok ? "ok" : "not-ok"}"><strong>${verdict.ok ? "Good." : "Not good."}</strong> ${text(verdict.sentence)}</p>
+<p>Written ${report.generated_at} by Crossfade ${text(versions.crossfade)} on Node ${text(versions.node)}. Epoch ${status.epoch}.</p>
+${sectionsOf(report).map(section).join("\n")}
+<h2>Configuration, without secrets</h2><pre>${text(stringify(report.configuration))}</pre>
+</body></html>
+`;
+}
+
+function section({ title, columns, rows, empty, bars }: Section): string {
+  if (rows.length === 0) return `<h2>${text(title)}</h2><p>${text(empty)}</p>`;
+  const heads = [...columns, ...(bars === undefined ? [] : [bars.of])];
+  const body = rows.map((cells, i) => {
+    const bar = bars === undefined ? "" : `<td>${meter(bars.shares[i] ?? 0)}</td>`;
+    return `<tr>${cells.map((cell) => `<td>${text(cell)}</td>`).join("")}${bar}</tr>`;
+  });
+  return `<h2>${text(title)}</h2><div class="wide"><table><thead><tr>${heads.map((head) => `<th scope="col">${text(head)}</th>`).join("")}</tr></thead>
+<tbody>${body.join("\n")}</tbody></table></div>`;
+}
+
+function meter(share: number): string {
+  return `<meter min="0" max="1" value="${share.toFixed(3)}">${Math.round(share * 100)} %</meter>`;
+}
+
+function text(value: string): string {
+  return value
+    .replaceAll("&", "&amp;")
+    .replaceAll("<", "&lt;")
+    .replaceAll(">", "&gt;")
+    .replaceAll('"', "&quot;");
+}

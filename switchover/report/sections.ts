@@ -1,0 +1,160 @@
+import { describeSeconds } from "./seconds.ts";
+import type { Report } from "./report.ts";
+
+/** One table of the report, for every format that has tables. */
+export interface Section {
+  readonly title: string;
+  readonly columns: readonly string[];
+  readonly rows: readonly (readonly string[])[];
+  /** What stands there when there are no rows. */
+  readonly empty: string;
+  /** A bar for each row, 0–1, and what it measures. */
+  readonly bars?: { readonly of: string; readonly shares: readonly number[] };
+}
+
+/** The same facts in the same order for Markdown and HTML. */
+export function sectionsOf(report: Report): Section[] {
+  return [
+    phases(report),
+    tables(report),
+    receipts(report),
+    gates(report),
+    quarantine(report),
+    timeline(report),
+  ];
+}
+
+function phases({ stays }: Report): Section {
+  const longest = Math.max(...stays.map(({ seconds }) => seconds), 1);
+  return {
+    title: "Phases",
+    columns: ["phase", "entered", "left", "stayed"],
+    rows: stays.map(({ phase, from, to, seconds }) => [
+      phase,
+      from,
+      to ?? "is there now",
+      describeSeconds(seconds),
+    ]),
+    empty: "No phase was entered yet.",
+    bars: { of: "time in the phase", shares: stays.map(({ seconds }) => seconds / longest) },
+  };
+}
+
+function tables({ tables: found, status }: Report): Section {
+  const copied = new Map(status.backfill.tables.map(({ table, rows }) => [table, rows]));
+  return {
+    title: "Tables",
+    columns: [
+      "direction",
+      "table",
+      "copied",
+      "compared",
+      "missing",
+      "extra",
+      "different",
+      "verified at",
+      "verify",
+    ],
+    rows: found.map((table) => [
+      table.direction,
+      table.table,
+      table.direction === "forward" ? String(copied.get(table.table) ?? "") : "",
+      String(table.rows),
+      String(table.missing),
+      String(table.extra),
+      String(table.different),
+      table.at.toISOString(),
+      table.state,
+    ]),
+    empty: "No table was compared yet.",
+  };
+}
+
+function receipts({ receipts: found }: Report): Section {
+  const longest = Math.max(...found.map((receipt) => receipt.hold_ms?.max ?? 0), 1);
+  return {
+    title: "Receipts of flips and drills",
+    columns: [
+      "at",
+      "kind",
+      "from",
+      "to",
+      "epoch",
+      "ok",
+      "writes held",
+      "longest hold",
+      "p99 of holds",
+      "failed",
+      "why",
+    ],
+    rows: found.map((receipt) => [
+      receipt.at.toISOString(),
+      receipt.kind,
+      receipt.from,
+      receipt.to,
+      String(receipt.epoch),
+      receipt.ok ? "yes" : "undone",
+      count(receipt.writes_held),
+      receipt.hold_ms === null ? "not measured" : `${Math.round(receipt.hold_ms.max)} ms`,
+      receipt.hold_ms === null ? "not measured" : `${Math.round(receipt.hold_ms.p99)} ms`,
+      count(receipt.failed),
+      receipt.why ?? "",
+    ]),
+    empty: "No flip and no drill yet.",
+    bars: {
+      of: "longest hold",
+      shares: found.map((receipt) => (receipt.hold_ms?.max ?? 0) / longest),
+    },
+  };
+}
+
+function gates({ status }: Report): Section {
+  return {
+    title: "Gates of the next phase",
+    columns: ["gate", "state", "value", "limit", "why"],
+    rows: status.gates.map(({ name, state, value, limit, why }) => [
+      name,
+      state,
+      String(value ?? ""),
+      String(limit ?? ""),
+      why ?? "",
+    ]),
+    empty: "No phase follows.",
+  };
+}
+
+function quarantine({ quarantine: keys }: Report): Section {
+  return {
+    title: "Quarantine",
+    columns: ["mapping", "table", "key", "state", "reason", "since"],
+    rows: keys.map((key) => [
+      key.mapping,
+      key.source_table,
+      key.key.join(", "),
+      key.state,
+      key.reason,
+      key.at,
+    ]),
+    empty: "No key is in quarantine.",
+  };
+}
+
+function timeline({ timeline: events }: Report): Section {
+  return {
+    title: "Timeline",
+    columns: ["at", "what", "by", "phase", "epoch", "detail"],
+    rows: events.map(({ at, kind, by, phase, epoch, detail }) => [
+      at.toISOString(),
+      kind,
+      by,
+      phase,
+      String(epoch),
+      JSON.stringify(detail),
+    ]),
+    empty: "Nothing was recorded yet.",
+  };
+}
+
+function count(value: number | null): string {
+  return value === null ? "not measured" : String(value);
+}
