@@ -1,5 +1,6 @@
 import { z } from "zod";
 import { PlanError } from "../../config/errors.ts";
+import { section } from "../../config/fields.ts";
 import { planIssues } from "../../config/plan-issues.ts";
 import { readYaml } from "../../config/read-yaml.ts";
 import { PHASES } from "../../config/words.ts";
@@ -23,30 +24,28 @@ const RATIO_LIMITS = Object.keys(LIMITS) as RatioLimit[];
 
 const ratioLimit = (text: string) => positive().optional().describe(text);
 
-const ruleSchema = z
-  .strictObject({
-    phase: z.enum(PHASES).optional().describe("Only in this phase."),
-    workload: z
-      .enum([...WORKLOADS, "request"])
-      .optional()
-      .describe("Only for this workload."),
-    throughput_ratio: ratioLimit("Least requests/s of direct's, at saturation."),
-    p50_ratio: ratioLimit("Largest factor over direct's p50, at the fixed rate."),
-    p90_ratio: ratioLimit("Largest factor over direct's p90, at the fixed rate."),
-    p99_ratio: ratioLimit("Largest factor over direct's p99, at the fixed rate."),
-    p999_ratio: ratioLimit("Largest factor over direct's p99.9, at the fixed rate."),
-    errors: z
-      .int({ error: "expected a whole number from 0 on" })
-      .min(0, { error: "expected a whole number from 0 on" })
-      .optional()
-      .describe("Most errors in either mode, direct and through the sidecar together."),
-  })
-  .refine(
-    (rule) => rule.errors !== undefined || RATIO_LIMITS.some((name) => rule[name] !== undefined),
-    { error: `found no limit, expected at least one of ${RATIO_LIMITS.join(", ")}, errors` },
-  );
+const ruleSchema = section({
+  phase: z.enum(PHASES).optional().describe("Only in this phase."),
+  workload: z
+    .enum([...WORKLOADS, "request"])
+    .optional()
+    .describe("Only for this workload."),
+  throughput_ratio: ratioLimit("Least requests/s of direct's, at saturation."),
+  p50_ratio: ratioLimit("Largest factor over direct's p50, at the fixed rate."),
+  p90_ratio: ratioLimit("Largest factor over direct's p90, at the fixed rate."),
+  p99_ratio: ratioLimit("Largest factor over direct's p99, at the fixed rate."),
+  p999_ratio: ratioLimit("Largest factor over direct's p99.9, at the fixed rate."),
+  errors: z
+    .int({ error: "expected a whole number from 0 on" })
+    .min(0, { error: "expected a whole number from 0 on" })
+    .optional()
+    .describe("Most errors in either mode, direct and through the sidecar together."),
+}).refine(
+  (rule) => rule.errors !== undefined || RATIO_LIMITS.some((name) => rule[name] !== undefined),
+  { error: `found no limit, expected at least one of ${RATIO_LIMITS.join(", ")}, errors` },
+);
 
-export const budgetSchema = z.strictObject({
+export const budgetSchema = section({
   limits: z
     .array(ruleSchema)
     .min(1, { error: "found an empty list, expected at least one rule" })
