@@ -55,6 +55,13 @@ function databaseIssues(plan: PlanFile): PlanIssue[] {
       message: `found ${scheme(plan.redis)}, expected redis://host:port, rediss://host:port or nothing`,
     });
   }
+  if (plan.proxy.tokens === "redis" && !plan.redis) {
+    issues.push({
+      path: "proxy.tokens",
+      message:
+        'found "redis", but redis is not set; expected redis: redis://host:port, or cookie or none',
+    });
+  }
   for (const side of SIDES) {
     // Objects of ours stand in `crossfade` of each side's database.
     if (plan[side].schema === "crossfade") {

@@ -31,7 +31,7 @@ export function normalise(file: string, plan: PlanFile, notActing: readonly stri
       tls: plan.proxy.tls && inFolderOf(file, plan.proxy.tls),
       client: plan.proxy.client.by.map(clientSource),
       consistency: plan.proxy.consistency,
-      tokens: plan.proxy.tokens,
+      tokens: plan.proxy.tokens ?? (plan.redis ? "redis" : "none"),
       routes: plan.proxy.routes.map(route),
       headers: plan.proxy.headers,
       limits: {

@@ -1,6 +1,5 @@
 /** Parts of the plan that are read and checked but do nothing yet: a user who sets one must be told. */
 const PARTS: readonly { readonly path: readonly string[]; readonly says: string }[] = [
-  { path: ["redis"], says: "redis: no Redis is used yet; everything goes through Postgres." },
 ];
 
 /** One sentence for each such part that the file really sets. */

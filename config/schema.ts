@@ -225,9 +225,9 @@ const proxy = section({
     ),
   tokens: z
     .enum(TOKEN_CARRIERS)
-    .prefault("none")
+    .optional()
     .describe(
-      "How several sidecars know what a client has seen (consistency: causal). cookie: a signed cookie that each client carries. none: reads of several sidecars stay with the authority.",
+      "How several sidecars know what a client has seen (consistency: causal). redis: they tell each other through the plan's redis. cookie: a signed cookie that each client carries. none: reads of several sidecars stay with the authority. Default: redis where redis is set, else none.",
     ),
   routes: z
     .array(route)

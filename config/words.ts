@@ -22,7 +22,7 @@ export type Phase = (typeof PHASES)[number];
 export const CONSISTENCIES = ["causal", "strict", "eventual"] as const;
 export type Consistency = (typeof CONSISTENCIES)[number];
 
-export const TOKEN_CARRIERS = ["cookie", "none"] as const;
+export const TOKEN_CARRIERS = ["cookie", "redis", "none"] as const;
 export type TokenCarrier = (typeof TOKEN_CARRIERS)[number];
 
 export const ROUTE_KINDS = ["read", "write", "stream"] as const;

@@ -13,6 +13,8 @@ import { ReadGate } from "./read-gate.ts";
 import type { GateFacts } from "./read-gate.ts";
 import { fenceFor, isMirrored } from "./route.ts";
 import type { FenceNeed, Standing } from "./route.ts";
+import { SharedTokens, standingIn } from "./shared-tokens.ts";
+import type { HeldMark } from "./shared-tokens.ts";
 import { CausalTokens } from "./tokens.ts";
 import { LINGER_MS, tokenFields } from "./travelling-tokens.ts";
 import type { TravelAnswer } from "./travelling-tokens.ts";
@@ -33,6 +35,8 @@ export interface CausalityOptions {
   readonly unclearMs?: number;
   /** Clients carry their tokens in cookies, so that several sidecars can serve them. */
   readonly cookies?: boolean;
+  /** Their tokens are in Redis, for the same end. */
+  readonly redis?: { readonly url: string; readonly plan: string } | undefined;
 }
 
 export interface ReadFacts {
@@ -45,6 +49,8 @@ export interface ReadFacts {
 const UNBOUND: ReadFacts = { bucket: 0, share: 0, standing: "passed" };
 /** How long a read may wait for the fence that lets it leave the authority: a mirror in good health needs a few ms. */
 const REDEEM_MS = 25;
+/** Lag is measured anew for a read when it was last measured so long ago: this process may have been stopped. */
+const STALE_MS = 1_000;
 /** A bucket that is in no share: a client that nothing identifies cannot be promised anything, so it stays with the authority. */
 const NOWHERE = 1;
 
@@ -54,14 +60,19 @@ const NOWHERE = 1;
  * open stream of the authority shows binds nobody.
  */
 export class Causality {
-  readonly #options: Required<CausalityOptions>;
+  readonly #options: Required<Omit<CausalityOptions, "redis">>;
   readonly #identities: ClientIdentities;
   readonly #tokens: CausalTokens;
   readonly #line: FenceLine;
   readonly gate: ReadGate;
   readonly #cookies: CausalCookies | undefined;
+  readonly #shared: SharedTokens | undefined;
+  /** Clients whose last write may still be applied, and what binds them with the other sidecars. */
+  readonly #unclear = new Map<string, HeldMark>();
+  #breaks = 0;
   /** When a follower was last to answer reads; a sidecar that has just started does not know. */
   #wantedAt = performance.now();
+  #lookedAt = performance.now();
   readonly #passedWaiters = new Set<() => void>();
 
   constructor(options: CausalityOptions) {
@@ -82,6 +93,11 @@ export class Causality {
       askFence: (urgent) => this.#line.next(state().authority, state().epoch, urgent),
       onOpening: () => this.#tokens.clear(),
     });
+    if (options.redis !== undefined && consistency !== "eventual") {
+      const { source } = options;
+      const onChange = () => this.update();
+      this.#shared = new SharedTokens({ ...options.redis, state, source, lagMs, log, onChange });
+    }
   }
 
   /** How many clients are bound. */
@@ -103,8 +119,7 @@ export class Causality {
   }
 
   /** What routing a read needs to know. Costs nothing where the authority answers every read. */
-  factsOf(identity: () => Identity, carried: readonly CarriedToken[] = []): ReadFacts {
-    const travelled = this.#travelled(carried);
+  factsOf(identity: () => Identity, travelled: Standing = "passed"): ReadFacts {
     if (typeof travelled === "object") return { ...UNBOUND, standing: travelled };
     if (this.gate.wanted === 0) return UNBOUND;
     const { client, address, obeys } = identity();
@@ -144,7 +159,7 @@ export class Causality {
   /** Whether a read could leave the authority if a fence taken now passed: the client's open tokens are from before. */
   mayRedeem(identity: () => Identity, carried: readonly CarriedToken[]): boolean {
     if (!carried.some((token) => token.fence === undefined)) return false;
-    if (this.#travelled(carried) !== "unpassed") return false;
+    if (this.travelled(carried) !== "unpassed") return false;
     return this.#bucket(identity().client) < this.gate.share;
   }
 
@@ -155,7 +170,8 @@ export class Causality {
     return this.hasPassed(fence) ? fence : undefined;
   }
 
-  #travelled(carried: readonly CarriedToken[]): Standing {
+  /** Where a client stands by the tokens that it carries. */
+  travelled(carried: readonly CarriedToken[]): Standing {
     return this.#cookies === undefined ? "passed" : standingOf(carried, this.#view());
   }
 
@@ -165,15 +181,83 @@ export class Causality {
     return this.gate.wanted > 0 || performance.now() - this.#wantedAt < LINGER_MS;
   }
 
+  /** Whether other sidecars must be asked what binds the client of a read, before a follower may answer it. */
+  mustLook(identity: () => Identity): boolean {
+    if (this.#shared === undefined || this.#isAlone()) return false;
+    // Cut off, this one may not even know who the authority is.
+    if (!this.#options.source.connected()) return this.#shared.why === undefined;
+    if (this.gate.share === 0) return false;
+    if (performance.now() - this.#lookedAt > STALE_MS) this.update();
+    const { client, obeys } = identity();
+    return (
+      this.#bucket(client) < this.gate.share &&
+      this.#tokens.standing(obeys, this.#view()) === "passed"
+    );
+  }
+
+  /** What they have stored of it; undefined: they could not be asked. */
+  async look(identity: () => Identity): Promise<readonly CarriedToken[] | undefined> {
+    return this.#shared?.look(identity().obeys);
+  }
+
+  standingIn(found: readonly CarriedToken[] | undefined): Standing {
+    return found === undefined ? "unpassed" : standingIn(found, this.#view());
+  }
+
+  /** Whether answers of the authority wait until the other sidecars can know what they bind. */
+  get sharing(): boolean {
+    if (this.#shared === undefined || this.#isAlone()) return false;
+    return this.#issuing() && !this.#shared.isGivenUp;
+  }
+
+  /** Whether a read that the authority answers binds its client, beyond this sidecar. */
+  sharesRead(identity: () => Identity, sets: readonly string[]): boolean {
+    return this.sharing && this.#bindsReader(identity(), sets);
+  }
+
+  /** Tells the other sidecars; false: they may not know. */
+  async share(keys: readonly string[], fence: Fence): Promise<boolean> {
+    return this.sharing && keys.length > 0 ? (this.#shared?.bind(keys, fence) ?? true) : true;
+  }
+
+  /** Tells them of an answer that goes on. */
+  shareOpen(keys: readonly string[]): HeldMark | undefined {
+    return this.sharing && keys.length > 0 ? this.#shared?.hold(keys) : undefined;
+  }
+
+  /** How Redis is, and how many answers went out without a promise; undefined: it is not used for tokens. */
+  get redis(): { readonly why: string | undefined; readonly unpromised: number } | undefined {
+    return this.#shared;
+  }
+
   /**
    * The authority answers a read: the client must not go back in time. Called before each part of the answer is sent, because
-   * the app may have read that part just now. Clients outside of the wanted share never read elsewhere: nothing to bind.
+   * the app may have read that part just now. Clients outside of the wanted share never read elsewhere: nothing to bind, unless they are
+   * given a new identity. Returns the fence that binds it.
    */
-  answeredByAuthority(identity: () => Identity, sets: readonly string[]): void {
-    if (!this.gate.tracking) return;
-    const { client, reads } = identity();
-    if (client === undefined || this.#bucket(client) >= this.gate.wanted) return;
-    this.#tokens.bind([...reads, ...sets], this.#fence(false));
+  answeredByAuthority(identity: () => Identity, sets: readonly string[]): Fence | undefined {
+    if (!this.gate.tracking && !this.sharing) return undefined;
+    if (!this.#bindsReader(identity(), sets)) return undefined;
+    const fence = this.#fence(false);
+    if (this.gate.tracking) this.#tokens.bind([...identity().reads, ...sets], fence);
+    return fence;
+  }
+
+  #bindsReader({ client }: Identity, sets: readonly string[]): boolean {
+    if (sets.length > 0) return true;
+    return (
+      client !== undefined && this.#bucket(client) < Math.max(this.gate.wanted, this.#cutOff())
+    );
+  }
+
+  /** Cut off, this one does not know whose reads another sidecar sends to a follower. */
+  #cutOff(): number {
+    return this.#options.source.connected() ? 0 : 1;
+  }
+
+  /** No other sidecar answers anybody, for certain. */
+  #isAlone(): boolean {
+    return this.#options.source.connected() && this.#options.source.alone();
   }
 
   /** The follower answers a read and gives the client a new identity: what binds the old ones binds it. */
@@ -190,7 +274,7 @@ export class Causality {
     return fenceFor({
       consistency,
       mirrored: this.mirrored,
-      tracking: this.gate.tracking,
+      tracking: this.gate.tracking || this.sharing,
       passing,
     });
   }
@@ -206,7 +290,13 @@ export class Causality {
   /** A write whose outcome nobody knows: it may be applied any moment now. */
   mayHaveWritten(identity: () => Identity): void {
     if (this.#options.consistency === "eventual") return;
-    this.#tokens.bindUnclear(identity().writes, performance.now() + this.#options.unclearMs);
+    const { writes } = identity();
+    this.#tokens.bindUnclear(writes, performance.now() + this.#options.unclearMs);
+    for (const key of writes) {
+      const held = this.shareOpen([key]);
+      this.#unclear.get(key)?.end();
+      if (held !== undefined) this.#unclear.set(key, held);
+    }
     this.wrote(identity, []);
   }
 
@@ -234,11 +324,24 @@ export class Causality {
   /** State or link changed, or time went by. */
   update(): void {
     const facts = this.#facts();
+    this.#lookedAt = facts.now;
+    if (this.#shared !== undefined && this.#options.source.breaks() !== this.#breaks) {
+      this.#breaks = this.#options.source.breaks();
+      this.gate.restart(facts);
+    }
+    void this.#shared?.tellEpoch();
     if (this.gate.wanted > 0) this.#wantedAt = facts.now;
     this.gate.measure(facts, this.#lagMatters());
     this.gate.update(facts);
     const ended = this.#tokens.endUnclear(facts.now);
-    if (ended.length > 0 && this.gate.tracking) this.#tokens.bind(ended, this.#fence(false));
+    if (ended.length === 0) return;
+    const fence = this.#fence(false);
+    if (this.gate.tracking) this.#tokens.bind(ended, fence);
+    void this.share(ended, fence);
+    for (const key of ended) {
+      this.#unclear.get(key)?.end();
+      this.#unclear.delete(key);
+    }
   }
 
   /** The mirror has passed a fence. */
@@ -249,7 +352,12 @@ export class Causality {
   }
 
   async stop(): Promise<void> {
+    this.#shared?.stop();
     await this.#line.stop();
+  }
+
+  #isTold(): boolean {
+    return this.#cookies !== undefined || this.#shared !== undefined;
   }
 
   #lagMatters(): boolean {
@@ -282,7 +390,8 @@ export class Causality {
     return {
       state: state(),
       connected: source.connected(),
-      alone: source.alone() || (this.#cookies !== undefined && source.inStep()),
+      alone: source.alone() || (this.#isTold() && source.inStep()),
+      redis: source.alone() ? undefined : this.#shared?.why,
       view: this.#view(),
       now: performance.now(),
     };

@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from "node:timers/promises";
 import { messageOf } from "../config/errors.ts";
 import { RunningState } from "../config/lifecycle.ts";
 import type { Log } from "../config/lifecycle.ts";
@@ -13,7 +14,7 @@ import { watchState } from "../store/control/watch.ts";
 import type { StateWatcher } from "../store/control/watch.ts";
 import { readWorkers } from "../store/control/workers.ts";
 import { Emitter } from "./emitter.ts";
-import { isInStep } from "./in-step.ts";
+import { hasHeard, isInStep, knows, pledgeOf } from "./in-step.ts";
 import type { Peer } from "./in-step.ts";
 import type { Acknowledgement, Passed, RoutingSource, RoutingState } from "./ports.ts";
 import { wantedShare } from "./route.ts";
@@ -53,6 +54,18 @@ export class ControlLink implements RoutingSource {
   /** Ids of the other sidecars. */
   #peers: readonly string[] = [];
   #steps: readonly Peer[] = [];
+  /** The pledges of the others, by id, and how often one that stood was replaced. */
+  #pledges = new Map<string, string>();
+  #breaks = 0;
+  /** What this one pledges; the highest that a beat has brought to the store; and that all others have heard. */
+  #carrier: string;
+  readonly #run = crypto.randomUUID().slice(0, 8);
+  #pledge = 0;
+  #pledgeStored = 0;
+  #heardUpTo = -1;
+  /** What the others were last told in a hurry. */
+  #news = "";
+  readonly #hearings = new Emitter<void>();
   /** Of the migration row: the last one heard, and the one since which so large a share is read from a follower. */
   #version = 0;
   #sharedSince = 0;
@@ -67,6 +80,7 @@ export class ControlLink implements RoutingSource {
 
   constructor(options: ControlLinkOptions) {
     this.#options = options;
+    this.#carrier = options.plan.proxy.tokens;
     this.#store = openControlStore(options.plan, { role: "sidecar", instance: options.id });
     this.#beating = new RunningState({
       name: "control store",
@@ -92,7 +106,39 @@ export class ControlLink implements RoutingSource {
   }
 
   inStep(): boolean {
-    return isInStep(this.#steps, this.#options.plan.proxy.tokens, this.#sharedSince);
+    const { id } = this.#options;
+    return isInStep(this.#steps, { id, tokens: this.#carrier, since: this.#sharedSince });
+  }
+
+  breaks(): number {
+    return this.#breaks;
+  }
+
+  pledge(carrier: string): number {
+    this.#carrier = carrier;
+    this.#pledge += 1;
+    this.#beating.wake();
+    return this.#pledge;
+  }
+
+  heard(pledge: number): boolean {
+    return this.#heardUpTo >= pledge;
+  }
+
+  async untilHeard(pledge: number, ms: number): Promise<boolean> {
+    const deadline = performance.now() + ms;
+    while (!this.heard(pledge) && performance.now() < deadline && this.#beating.shouldRun()) {
+      await new Promise<void>((resolve) => {
+        const end = () => {
+          clearTimeout(timer);
+          stop();
+          resolve();
+        };
+        const stop = this.#hearings.on(end);
+        const timer = setTimeout(end, deadline - performance.now());
+      });
+    }
+    return this.heard(pledge);
   }
 
   onState(listener: (state: RoutingState) => void): () => void {
@@ -109,6 +155,11 @@ export class ControlLink implements RoutingSource {
 
   async acknowledge(acknowledgement: Acknowledgement): Promise<void> {
     this.#acknowledgement = acknowledgement;
+    await this.#nextBeat();
+  }
+
+  /** The next beat that has not started yet has arrived. */
+  async #nextBeat(): Promise<void> {
     this.#beating.wake();
     await new Promise<void>((resolve) => this.#unheard.push(resolve));
   }
@@ -167,6 +218,9 @@ export class ControlLink implements RoutingSource {
       AbortSignal.timeout(FIRST_STATE_MS),
     );
     await this.#untilPeersKnow();
+    // Those who count on a pledge have said so before they take requests, and look once more after they have said it.
+    await Promise.race([this.#nextBeat(), sleep(PEERS_MS)]);
+    await this.#readPeers();
   }
 
   async #untilPeersKnow(): Promise<void> {
@@ -180,21 +234,48 @@ export class ControlLink implements RoutingSource {
 
   async #readPeers(): Promise<void> {
     const { id } = this.#options;
+    // Who has not heard of this pledge in what is read now, hears it before it answers anybody: #register.
+    const stored = this.#pledgeStored;
     const others = (await readSidecars(this.#store)).filter((sidecar) => sidecar.id !== id);
     this.#unaware = others
       .filter(({ seenMs, stats }) => seenMs < PEERS_MS && !knows(stats, id))
       .map((sidecar) => sidecar.id);
     const wereInStep = this.inStep();
-    this.#steps = others.filter(({ seenMs }) => seenMs < PEERS_MS).map(({ stats }) => stats);
+    const live = others.filter(({ seenMs }) => seenMs < PEERS_MS);
+    this.#steps = live.map(({ stats }) => stats);
+    const broken = this.#followPledges(others);
+    this.#countHeard(stored);
     const peers = others.map((sidecar) => sidecar.id).toSorted();
     if (peers.join() === this.#peers.join()) {
-      if (this.inStep() !== wereInStep) this.#links.emit();
+      if (broken || this.inStep() !== wereInStep) this.#links.emit();
+      // The sidecar whose pledge it is may have answers waiting for this.
+      if (broken) this.#beating.wake();
       return;
     }
     this.#peers = peers;
     this.#links.emit();
     // So that a new one hears that it is known.
     this.#beating.wake();
+  }
+
+  /** Whether another sidecar has replaced a pledge that this one may have built on. */
+  #followPledges(others: readonly { id: string; stats: Peer }[]): boolean {
+    const before = this.#pledges;
+    this.#pledges = new Map(others.map(({ id, stats }) => [id, pledgeOf(stats) ?? ""]));
+    const broken = others.some(({ id, stats }) => {
+      const was = before.get(id);
+      return was !== undefined && was !== (pledgeOf(stats) ?? "");
+    });
+    if (broken) this.#breaks += 1;
+    return broken;
+  }
+
+  #countHeard(stored: number): void {
+    const { id } = this.#options;
+    if (stored <= this.#heardUpTo) return;
+    if (!this.#steps.every((peer) => hasHeard(peer, id, this.#run, stored))) return;
+    this.#heardUpTo = stored;
+    this.#hearings.emit();
   }
 
   #hear(message: ControlMessage): void {
@@ -273,8 +354,15 @@ export class ControlLink implements RoutingSource {
     if (said === undefined) return;
     const { id, listen: address } = this.#options;
     const heard = this.#unheard.splice(0);
-    const { tokens } = this.#options.plan.proxy;
-    const stats = { ...this.#stats, peers: this.#peers, tokens, version: this.#version };
+    const pledge = this.#pledge;
+    const promises = {
+      peers: this.#peers,
+      tokens: this.#carrier,
+      pledge: `${this.#run}:${pledge}`,
+      heard: Object.fromEntries(this.#pledges),
+    };
+    const stats = { ...this.#stats, ...promises, version: this.#version };
+    const news = JSON.stringify(promises);
     try {
       await beatSidecar(this.#store, {
         id,
@@ -283,16 +371,15 @@ export class ControlLink implements RoutingSource {
         holdAttempt: said.hold ?? undefined,
         inFlightWrites: said.inFlightWrites,
         stats,
+        isNews: news !== this.#news,
       });
+      this.#news = news;
+      this.#pledgeStored = Math.max(this.#pledgeStored, pledge);
+      if (pledge > this.#heardUpTo) this.#refresh();
     } catch (error) {
       this.#unheard.unshift(...heard);
       throw error;
     }
     for (const resolve of heard) resolve();
   }
-}
-
-/** Whether a sidecar's report names `id` among the others it knows. */
-function knows(stats: object, id: string): boolean {
-  return "peers" in stats && Array.isArray(stats.peers) && stats.peers.includes(id);
 }

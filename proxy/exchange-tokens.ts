@@ -1,10 +1,14 @@
 import type { Side } from "../config/words.ts";
+import { securely } from "./causal-cookies.ts";
 import type { CarriedToken, CausalCookie } from "./causal-cookies.ts";
 import type { Causality, ReadFacts } from "./causality.ts";
 import type { RouteClass } from "./classify.ts";
 import type { Identity } from "./client-identity.ts";
 import type { ExchangeContext } from "./exchange-context.ts";
 import type { Fence } from "./fences.ts";
+import type { Standing } from "./route.ts";
+import type { HeldMark } from "./shared-tokens.ts";
+import { isSecure } from "./inbound.ts";
 import type { ClientRequest } from "./inbound.ts";
 
 type TokensContext = Pick<
@@ -26,6 +30,11 @@ export class ExchangeTokens {
   #fence: Fence | undefined;
   /** Was taken before this read, for what its client had seen by then, and has passed. */
   #redeemed: Fence | undefined;
+  #looked = false;
+  #found: readonly CarriedToken[] | undefined;
+  /** Binds the client elsewhere for as long as the answer goes on. */
+  #held: HeldMark | undefined;
+  #isPromised = true;
   /** The app's answer was complete before its head was sent. */
   #isWhole = false;
 
@@ -38,7 +47,9 @@ export class ExchangeTokens {
   /** Something to wait for before it is decided who answers a read; undefined: nothing. */
   ready(): Promise<void> | undefined {
     const { kind, pin } = this.#class;
-    if (kind !== "read" || pin !== undefined || this.#carries().length === 0) return undefined;
+    if (kind !== "read" || pin !== undefined) return undefined;
+    if (this.#causality.mustLook(this.#identify)) return this.#look();
+    if (this.#carries().length === 0) return undefined;
     return this.#causality.mayRedeem(this.#identify, this.#carries()) ? this.#redeem() : undefined;
   }
 
@@ -46,7 +57,7 @@ export class ExchangeTokens {
   facts(): ReadFacts {
     const { kind, pin } = this.#class;
     if (kind !== "read" || pin !== undefined) return NOT_A_READ;
-    return this.#causality.factsOf(this.#identify, this.#proof());
+    return this.#causality.factsOf(this.#identify, this.#standing());
   }
 
   /** The head of the app's answer: `wait` means that `settle` comes before anything is sent. */
@@ -54,23 +65,59 @@ export class ExchangeTokens {
     this.#sets = this.#causality.setBy(headers);
     const { kind } = this.#class;
     if (kind === "write") return this.#causality.need() === "none" ? "send" : "wait";
-    if (kind === "read") this.#bindReader(side, true);
+    if (kind !== "read") return "send";
+    if (this.#isByAuthority(side) && this.#causality.sharesRead(this.#identify, this.#sets)) {
+      return "wait";
+    }
+    this.#bindReader(side, true);
     return "send";
   }
 
   /** Resolves when the answer may be sent. */
   async settle(): Promise<void> {
+    if (this.#class.kind === "write") await this.#settleWrite();
+    else
+      this.#isPromised = await this.#share(
+        this.#causality.answeredByAuthority(this.#identify, this.#sets),
+      );
+  }
+
+  async #settleWrite(): Promise<void> {
     const { fenceMs, strictMs } = this.#context;
     const need = this.#causality.need();
     this.#fence = this.#causality.wrote(this.#identify, this.#sets);
     if (this.#fence === undefined) return;
+    const shared = this.#share(this.#fence);
     if (need === "until-passed") await this.#causality.untilPassed(this.#fence, strictMs);
     // Not written in time: the client stays with the authority until it is, and has passed.
     else await this.#fence.written(fenceMs);
+    this.#isPromised = await shared;
+  }
+
+  /** Whether the other sidecars know what this answer binds. What goes on binds until its end. */
+  async #share(fence: Fence | undefined): Promise<boolean> {
+    if (fence === undefined) return true;
+    if (this.#isWhole) return this.#causality.share(this.#binds(), fence);
+    this.#held = this.#causality.shareOpen(this.#binds());
+    return this.#held?.bound ?? true;
+  }
+
+  #binds(): readonly string[] {
+    const { reads, writes } = this.#identify();
+    return [...(this.#class.kind === "write" ? writes : reads), ...this.#sets];
+  }
+
+  /** Nothing more of the answer comes: a fence taken now covers all of it. */
+  #endHeld(fence: Fence | undefined): void {
+    if (this.#held === undefined) return;
+    if (fence !== undefined) void this.#causality.share(this.#binds(), fence);
+    this.#held.end();
+    this.#held = undefined;
   }
 
   onPart(side: Side | undefined): void {
     if (this.#class.kind === "read") this.#bindReader(side, false);
+    this.#held?.again();
   }
 
   /** The app's answer is complete; `settleFollows`: nothing of it has been sent. */
@@ -78,13 +125,19 @@ export class ExchangeTokens {
     this.#isWhole = settleFollows;
     // An app may write on while it answers: a long answer takes another fence at its end.
     if (this.#class.kind === "write" && !settleFollows) {
-      this.#causality.wrote(this.#identify, this.#sets);
+      this.#endHeld(this.#causality.wrote(this.#identify, this.#sets));
+    }
+    if (this.#held !== undefined) {
+      this.#endHeld(this.#causality.answeredByAuthority(this.#identify, this.#sets));
     }
   }
 
   /** The app did not answer, or broke off. */
   onFailed(): void {
     if (this.#class.kind === "write") this.#causality.mayHaveWritten(this.#identify);
+    if (this.#held !== undefined) {
+      this.#endHeld(this.#causality.answeredByAuthority(this.#identify, this.#sets));
+    }
   }
 
   /** Header fields of the answer that `side` gave: the client's token, and what is said of the answer. */
@@ -103,12 +156,13 @@ export class ExchangeTokens {
   #tokenFields(side: Side): string[] {
     const { kind } = this.#class;
     const written = this.#isWhole ? this.#fence : undefined;
-    return this.#causality.tokenFields(this.#identify, {
+    const fields = this.#causality.tokenFields(this.#identify, {
       kind,
       side,
       carried: this.#carries(),
       fence: kind === "read" ? this.#redeemed : written,
     });
+    return isSecure(this.#request) ? securely(fields) : fields;
   }
 
   #said(side: Side): string[] {
@@ -120,17 +174,23 @@ export class ExchangeTokens {
     }
     if (this.#class.kind === "read" && isAuthorityOnly(this.#causality)) {
       own.push("crossfade-consistency", "authority-only");
+    } else if (!this.#isPromised) {
+      own.push("crossfade-consistency", "none");
     }
     return own;
   }
 
   #bindReader(side: Side | undefined, isHead: boolean): void {
     if (!this.#causality.gate.tracking) return;
-    if (side === this.#context.state().authority) {
+    if (this.#isByAuthority(side)) {
       this.#causality.answeredByAuthority(this.#identify, this.#sets);
     } else if (isHead) {
       this.#causality.answeredByFollower(this.#identify, this.#sets);
     }
+  }
+
+  #isByAuthority(side: Side | undefined): boolean {
+    return side === this.#context.state().authority;
   }
 
   readonly #identify = (): Identity => {
@@ -143,10 +203,16 @@ export class ExchangeTokens {
     return this.#carried;
   }
 
-  /** The tokens that a read is judged by. */
-  #proof(): readonly CarriedToken[] {
+  /** By the tokens that a read is judged by, but for what this sidecar knows by itself. */
+  #standing(): Standing {
+    if (this.#looked) return this.#causality.standingIn(this.#found);
     const token = this.#redeemed?.token;
-    return token === undefined ? this.#carries() : [token];
+    return this.#causality.travelled(token === undefined ? this.#carries() : [token]);
+  }
+
+  async #look(): Promise<void> {
+    this.#looked = true;
+    this.#found = await this.#causality.look(this.#identify);
   }
 }
 

@@ -19,7 +19,7 @@ export class Fence {
   readonly epoch: number;
   readonly askedAt: number;
   #token: Token | undefined;
-  #waiting: (() => void)[] = [];
+  #waiting: ((token: Token) => void)[] = [];
 
   constructor(side: Side, epoch: number) {
     this.side = side;
@@ -34,7 +34,14 @@ export class Fence {
 
   settle(token: Token): void {
     this.#token = token;
-    for (const resolve of this.#waiting.splice(0)) resolve();
+    for (const call of this.#waiting.splice(0)) call(token);
+  }
+
+  /** Calls back when it is written; never for one of an epoch that ends before. */
+  whenWritten(call: (token: Token) => void): void {
+    const token = this.#token;
+    if (token !== undefined) call(token);
+    else this.#waiting.push(call);
   }
 
   /** Resolves once it is written, or after `ms`. */

@@ -52,6 +52,14 @@ export interface RoutingSource {
    * has noticed it by itself.
    */
   inStep(): boolean;
+  /** How often what the other sidecars have promised was broken since the start: what was built on it has to begin anew. */
+  breaks(): number;
+  /** What this sidecar does for the reads of the others, from now on. Returns the pledge's number; they only grow. */
+  pledge(carrier: string): number;
+  /** Whether every other live sidecar has heard that pledge, or a later one, and no longer counts on an earlier one. */
+  heard(pledge: number): boolean;
+  /** Waits for that, at most so long. */
+  untilHeard(pledge: number, ms: number): Promise<boolean>;
   onState(listener: (state: RoutingState) => void): () => void;
   onPassed(listener: () => void): () => void;
   /** `connected`, `alone` or `inStep` changed. */

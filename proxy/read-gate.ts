@@ -7,6 +7,8 @@ export interface GateFacts {
   readonly state: RoutingState;
   readonly connected: boolean;
   readonly alone: boolean;
+  /** Why what binds clients cannot be shared with others; undefined: it can, or need not. */
+  readonly redis?: string | undefined;
   readonly view: FenceView;
   readonly now: number;
 }
@@ -22,7 +24,7 @@ export interface ReadGateOptions {
 }
 
 /** Why fewer reads go to new than phase and share ask for. */
-export type GateReason = "disconnected" | "other sidecars" | "lagging" | "opening";
+export type GateReason = "disconnected" | "redis" | "other sidecars" | "lagging" | "opening";
 
 /**
  * How large a share of clients may read from the follower at this moment.
@@ -111,10 +113,11 @@ export class ReadGate {
     this.update(facts);
   }
 
-  #shutBy({ state, connected, alone }: GateFacts): GateReason | undefined {
+  #shutBy({ state, connected, alone, redis }: GateFacts): GateReason | undefined {
     if (this.#wanted === 0) return undefined;
     const promises = this.#options.consistency !== "eventual";
     if (promises && !connected) return "disconnected";
+    if (promises && redis !== undefined) return "redis";
     if (promises && !alone) return "other sidecars";
     return state.lagging || this.#lagging ? "lagging" : undefined;
   }

@@ -152,7 +152,7 @@ class RunningSidecar implements Sidecar {
   }
 
   stats(): SidecarStats {
-    const { gate } = this.#causality;
+    const { gate, redis } = this.#causality;
     return {
       traffic: this.#traffic.summary(),
       in_flight: this.#exchanges.size,
@@ -167,6 +167,8 @@ class RunningSidecar implements Sidecar {
         breaker: this.#breaker.isOpen ? "open" : "closed",
         breaker_opened: this.#breaker.opened,
         pinned: this.#causality.pinned,
+        redis: redis === undefined ? null : (redis.why ?? "ok"),
+        unpromised: redis?.unpromised ?? 0,
       },
       shadow: this.#shadow.report(),
       window: this.#traffic.window.report(),
@@ -326,7 +328,7 @@ class RunningSidecar implements Sidecar {
   }
 
   #createCausality(): Causality {
-    const { proxy, reverse, gates } = this.#plan;
+    const { name, proxy, reverse, gates, redis } = this.#plan;
     return new Causality({
       consistency: proxy.consistency,
       client: proxy.client,
@@ -338,6 +340,8 @@ class RunningSidecar implements Sidecar {
       log: this.#log,
       limit: this.#limits.maxBound,
       cookies: proxy.tokens === "cookie",
+      redis:
+        proxy.tokens === "redis" && redis !== undefined ? { url: redis, plan: name } : undefined,
     });
   }
 

@@ -16,6 +16,8 @@ export interface SidecarHeartbeat {
   /** host:port it listens on. */
   readonly listen: string;
   readonly stats: SidecarStats;
+  /** The other sidecars are to hear of it at once. */
+  readonly isNews?: boolean;
 }
 
 /** Whatever a sidecar counts (proxy/stats-types.ts): `held` is what receipts are made of, `shadow` what its gate looks at. */
@@ -67,7 +69,7 @@ export async function beatSidecar(store: ControlStore, beat: SidecarHeartbeat): 
        on conflict (id) do update set epoch = excluded.epoch, hold_attempt = excluded.hold_attempt,
          in_flight_writes = excluded.in_flight_writes, listen = excluded.listen, stats = excluded.stats, seen = clock_timestamp()
        returning id)
-     select case when (b.epoch, b.hold_attempt, b.in_flight_writes = 0) is distinct from ($2::int, $3::int, $4::int = 0)
+     select case when (b.epoch, b.hold_attempt, b.in_flight_writes = 0) is distinct from ($2::int, $3::int, $4::int = 0) or $9::boolean
                  then pg_notify($7, $8) end
      from beat left join before b on true`,
     [
@@ -79,6 +81,7 @@ export async function beatSidecar(store: ControlStore, beat: SidecarHeartbeat): 
       JSON.stringify(beat.stats),
       store.channel,
       JSON.stringify({ t: "sidecar", id: beat.id }),
+      beat.isNews ?? false,
     ],
   );
 }

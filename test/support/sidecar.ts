@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { onTestFinished } from "vitest";
 import type { Log } from "../../config/lifecycle.ts";
 import { NO_POLICY } from "../../config/policy.ts";
-import type { Plan, ProxyPlan } from "../../config/plan-types.ts";
+import type { AppTlsPlan, Plan, ProxyPlan } from "../../config/plan-types.ts";
 import type { Side } from "../../config/words.ts";
 import { Emitter } from "../../proxy/emitter.ts";
 import type {
@@ -45,6 +45,8 @@ export class HandSource implements RoutingSource {
   #connected = true;
   #alone = true;
   #inStep = true;
+  #heard = true;
+  #pledges = 0;
   reported: SidecarStats | undefined;
 
   constructor(state: RoutingState | undefined) {
@@ -56,6 +58,10 @@ export class HandSource implements RoutingSource {
   connected = () => this.#connected;
   alone = () => this.#alone;
   inStep = () => this.#inStep;
+  breaks = () => 0;
+  pledge = () => ++this.#pledges;
+  heard = () => this.#heard;
+  untilHeard = async () => this.#heard;
   onState = (listener: (state: RoutingState) => void) => this.#states.on(listener);
   onPassed = (listener: () => void) => this.#passings.on(listener);
   onLink = (listener: () => void) => this.#links.on(listener);
@@ -84,7 +90,8 @@ export class HandSource implements RoutingSource {
     this.#passings.emit();
   }
 
-  link(link: { connected?: boolean; alone?: boolean; inStep?: boolean }): void {
+  link(link: { connected?: boolean; alone?: boolean; inStep?: boolean; heard?: boolean }): void {
+    this.#heard = link.heard ?? this.#heard;
     this.#connected = link.connected ?? this.#connected;
     this.#alone = link.alone ?? this.#alone;
     this.#inStep = link.inStep ?? this.#inStep;
@@ -175,6 +182,9 @@ export interface TestSidecarOptions {
   readonly new?: TestApp | string;
   readonly state?: Partial<RoutingState> | undefined;
   readonly proxy?: Partial<ProxyPlan>;
+  /** TLS towards both apps. */
+  readonly appTls?: AppTlsPlan;
+  readonly log?: Log;
   readonly shadow?: Partial<Plan["shadow"]>;
   readonly holdMs?: number;
   readonly lagMs?: number;
@@ -191,7 +201,13 @@ export async function startTestSidecar(options: TestSidecarOptions = {}): Promis
   const source = options.source ?? new HandSource({ ...STATE, ...options.state });
   const fences = new HandFences(source);
   const limits = { drainMs: 200, ...options.limits };
-  const sidecar = await startSidecar({ plan, source, fences, log: quietLog, limits });
+  const sidecar = await startSidecar({
+    plan,
+    source,
+    fences,
+    log: options.log ?? quietLog,
+    limits,
+  });
   onTestFinished(() => sidecar.close());
   return {
     url: sidecar.url,
@@ -213,8 +229,8 @@ export function makePlan(folder: string, options: TestSidecarOptions): Plan {
   return {
     name: "test",
     file: join(folder, "crossfade.yaml"),
-    old: { database, schema: "public", app: app(options.old) },
-    new: { database, schema: "public", app: app(options.new) },
+    old: { database, schema: "public", app: app(options.old), tls: options.appTls },
+    new: { database, schema: "public", app: app(options.new), tls: options.appTls },
     control: { database, schema: "crossfade" },
     redis: undefined,
     feed: "trigger",

@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import { CausalCookies, standingOf } from "../../proxy/causal-cookies.ts";
 import type { CarriedToken } from "../../proxy/causal-cookies.ts";
-import { isInStep } from "../../proxy/in-step.ts";
+import { hasHeard, isInStep } from "../../proxy/in-step.ts";
 
 const cookies = new CausalCookies(() => "salt");
 const token = (epoch: number, fence: bigint | undefined): CarriedToken => ({
@@ -58,10 +58,24 @@ test.each<[string, CarriedToken[], ReturnType<typeof standingOf>]>([
   expect(standingOf(carried, view(2, 5n))).toEqual(expected);
 });
 
-test("in step: all that live have heard of the share, and carry tokens in the same way", () => {
-  expect(isInStep([], "cookie", 5)).toBe(true);
-  expect(isInStep([{ tokens: "cookie", version: 5 }], "cookie", 5)).toBe(true);
-  expect(isInStep([{ tokens: "cookie", version: 4 }], "cookie", 5)).toBe(false);
-  expect(isInStep([{ tokens: "none", version: 5 }], "cookie", 5)).toBe(false);
-  expect(isInStep([{}], "cookie", 5)).toBe(false);
+test("in step: all that live have heard of the share, know of this one, and carry tokens in the same way", () => {
+  const mine = { id: "me", tokens: "cookie", since: 5 };
+  const peers = ["other", "me"];
+  expect(isInStep([], mine)).toBe(true);
+  expect(isInStep([{ tokens: "cookie", version: 5, peers }], mine)).toBe(true);
+  expect(isInStep([{ tokens: "cookie", version: 4, peers }], mine)).toBe(false);
+  expect(isInStep([{ tokens: "none", version: 5, peers }], mine)).toBe(false);
+  expect(isInStep([{ tokens: "cookie", version: 5, peers: [] }], mine)).toBe(false);
+  expect(isInStep([{}], mine)).toBe(false);
+});
+
+test("a pledge is heard once every other one that takes requests names it, or a later one of the same run", () => {
+  const heard = (of: unknown) => hasHeard({ heard: of }, "me", "run", 3);
+  expect([heard({ me: "run:2" }), heard({ me: "run:3" }), heard({ me: "run:4" })]).toEqual([
+    false,
+    true,
+    true,
+  ]);
+  expect(heard({ me: "earlier:9" })).toBe(false);
+  expect([heard({ someone: "run:1" }), hasHeard({}, "me", "run", 3)]).toEqual([true, true]);
 });
