@@ -57,7 +57,7 @@ export function gateText(gate: Gate): string {
   return `${mark} ${gate.name}${gate.value === null ? "" : ` ${gate.value}`}${limit}${gate.why === null ? "" : `: ${gate.why}`}`;
 }
 
-function mirrorText(mirror: MirrorStatus): string {
+export function mirrorText(mirror: MirrorStatus): string {
   const lag = mirror.lag_ms === null ? "lag unknown" : `lag ${ms(mirror.lag_ms)}`;
   const done = `${count(mirror.keys)} keys in ${count(mirror.passes)} passes`;
   if (mirror.state !== "running")
@@ -65,7 +65,7 @@ function mirrorText(mirror: MirrorStatus): string {
   return `running   ${mirror.direction}   ${lag}   ${done}${mirror.deferred > 0 ? `   ${count(mirror.deferred)} deferred` : ""}`;
 }
 
-function backfillText({ state, throttle, tables, rows_per_s }: Status["backfill"]): string {
+export function backfillText({ state, throttle, tables, rows_per_s }: Status["backfill"]): string {
   if (state === "none") return "nothing planned";
   const rows = tables.reduce((sum, table) => sum + table.rows, 0);
   const rate = state === "running" ? `   ${count(rows_per_s)} rows/s` : "";
@@ -102,7 +102,7 @@ function progressTable(tables: readonly TableStatus[]): string[] {
     .map((text) => `${" ".repeat(12)}${text.trimEnd()}`);
 }
 
-function verifyText(verify: Status["verify"], now: Date): string {
+export function verifyText(verify: Status["verify"], now: Date): string {
   if (verify.state === "none") return "not yet";
   const differ = verify.missing + verify.extra + verify.different;
   const counts = `${count(verify.missing)} missing, ${count(verify.extra)} extra, ${count(verify.different)} different`;
@@ -163,7 +163,7 @@ function sidecarLines(sidecars: readonly SidecarStatus[]): string[] {
   });
 }
 
-function sinceText({ phase_since: since }: Status, now: Date): string {
+export function sinceText({ phase_since: since }: Status, now: Date): string {
   return since === null ? "" : ` for ${seconds((now.getTime() - Date.parse(since)) / 1000)}`;
 }
 
@@ -197,11 +197,11 @@ export const PLAIN_TABLE = {
   },
 };
 
-function line(label: string, text: string): string {
+export function line(label: string, text: string): string {
   return `${label.padEnd(12)}${text}`;
 }
 
-function bar(done: number, all: number): string {
+export function bar(done: number, all: number): string {
   const width = 20;
   const filled = all === 0 ? width : Math.floor((done / all) * width);
   return `${"#".repeat(filled)}${".".repeat(width - filled)}`;
@@ -211,7 +211,7 @@ export function count(value: number): string {
   return value.toLocaleString("en-US");
 }
 
-function percent(share: number): string {
+export function percent(share: number): string {
   return `${Math.round(share * 1000) / 10} %`;
 }
 
@@ -223,12 +223,12 @@ export function ms(value: number): string {
       : seconds(value / 1000);
 }
 
-function seconds(value: number): string {
+export function seconds(value: number): string {
   if (value < 90) return `${Math.round(value)} s`;
   return value < 5_400 ? `${Math.round(value / 60)} min` : `${(value / 3_600).toFixed(1)} h`;
 }
 
-const good = (text: string) => styleText("green", text);
-const bad = (text: string) => styleText("red", text);
-const warn = (text: string) => styleText("yellow", text);
-const bold = (text: string) => styleText("bold", text);
+export const good = (text: string) => styleText("green", text);
+export const bad = (text: string) => styleText("red", text);
+export const warn = (text: string) => styleText("yellow", text);
+export const bold = (text: string) => styleText("bold", text);

@@ -4,6 +4,7 @@ import { readStatus, type Status } from "../switchover/status.ts";
 import type { Command, Context } from "./command.ts";
 import { withStatusInput } from "./status-input.ts";
 import { statusScreen } from "./status-view.ts";
+import { watchScreen } from "./watch-view.ts";
 
 interface StatusOptions {
   readonly watch?: boolean;
@@ -16,8 +17,8 @@ export const status: Command<StatusOptions> = {
   name: "status",
   summary: "shows where the migration stands",
   details: `Phase, authority, lag of the mirror, progress of the copy, gates of the next phase with value, limit and reason, quarantine,
-sidecars, and the receipt of the last flip. Works in every phase, also when no role runs. With --watch the screen is
-renewed every second until Ctrl-C.`,
+sidecars, and the receipt of the last flip. Works in every phase, also when no role runs. With --watch one screen (80 by
+24 where there is no terminal) is renewed every second until Ctrl-C; what has no room is counted.`,
   examples: ["crossfade status", "crossfade status --watch", "crossfade status --json"],
   options: [new Option("--watch", "renew every second")],
   logLevel: "warn",
@@ -45,7 +46,11 @@ async function watchStatus(
   read: () => Promise<Status>,
 ): Promise<void> {
   while (!signal.aborted) {
-    const screen = await read().then(statusScreen, messageOf);
+    const { columns = 80, rows = 24 } = process.stdout;
+    const screen = await read().then(
+      (found) => watchScreen(found, { columns, rows }, new Date()),
+      messageOf,
+    );
     output.screen(screen);
     await sleep(WATCH_MS, signal);
   }

@@ -14,7 +14,7 @@ export function Quarantine() {
     <Card
       title="Quarantine"
       id="quarantine"
-      wide={keys.length > 0}
+      wide
       aside={
         keys.length > 0 &&
         may("operator") && (
@@ -36,7 +36,7 @@ export function Quarantine() {
               <div>
                 <span class="name">
                   {key.mapping} <code>{key.key.join(", ")}</code>
-                </span>
+                </span>{" "}
                 <span class="pill">{key.state}</span>
                 <p class="why">{key.reason}</p>
                 <p class="soft">
@@ -141,6 +141,8 @@ function describe({ kind, detail }: TimelineEntry): string {
       return `${text("state")}, ${text("rows")} rows`;
     case "refused":
       return `${text("command")}: ${text("why")}`;
+    case "denied":
+      return `${text("method")} ${text("path")}: ${text("why")}`;
     case "approve":
       return `${text("phase")}${text("reason") === "" ? "" : `, ${text("reason")}`}`;
     case "tune":

@@ -41,7 +41,7 @@ export function Shadow({ status }: { readonly status: Status }) {
     <Card
       title="Shadow reads"
       id="shadow"
-      wide={groups.length > 0}
+      wide
       aside={samples > 0 && <Share of={mismatches} all={samples} />}
     >
       <dl class="row">
