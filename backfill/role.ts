@@ -10,6 +10,7 @@ import { type StateWatcher, watchState } from "../store/control/watch.ts";
 import { type BackfillStats, beatWorker, removeWorker } from "../store/control/workers.ts";
 import { type Engine, openEngine } from "../store/postgres/engine.ts";
 import { feedIsComplete } from "../store/postgres/install-feed.ts";
+import { verifyIfDue } from "./continuous.ts";
 import { GroupSize } from "./group-size.ts";
 import { Pacer } from "./pacer.ts";
 import { restAfter } from "./throttle.ts";
@@ -21,6 +22,8 @@ const RATE_WINDOW_MS = 5_000;
 
 /** How often the pace is looked at: what `tune` or the pressure changed is felt within a second. */
 const LOOK_MS = 500;
+/** How often to see whether everything should be compared once more. */
+const VERIFY_LOOK_MS = 2_000;
 /** Rows that one sync takes at most. */
 const ROWS_AT_ONCE = 50_000;
 
@@ -53,6 +56,7 @@ class BackfillRole {
   readonly #crew: { readonly loop: RunningState; readonly done: Promise<void> }[] = [];
   readonly #heart: RunningState;
   readonly #looking: RunningState;
+  readonly #verifying: RunningState;
   readonly #pacer: Pacer;
   readonly #store: ControlStore;
   readonly #listener: Listener;
@@ -65,6 +69,7 @@ class BackfillRole {
     this.#plan = plan;
     this.#log = log;
     this.#looking = new RunningState({ name: "backfill throttle", log });
+    this.#verifying = new RunningState({ name: "continuous verify", log });
     this.#heart = new RunningState({ name: "backfill heartbeat", log });
     this.#store = openControlStore(plan, { role: "backfill", instance: this.#id });
     this.#listener = listen(this.#store, log);
@@ -77,13 +82,18 @@ class BackfillRole {
   }
 
   stop(): void {
-    for (const loop of [...this.#crew.map((worker) => worker.loop), this.#looking, this.#heart])
+    for (const loop of [
+      ...this.#crew.map((worker) => worker.loop),
+      this.#looking,
+      this.#verifying,
+      this.#heart,
+    ])
       loop.stop();
   }
 
   async run(): Promise<void> {
     this.#hire();
-    await Promise.all([this.#beat(), this.#look()]);
+    await Promise.all([this.#beat(), this.#look(), this.#verify()]);
     // Nobody is hired any more once the heart has stopped.
     await Promise.all(this.#crew.map((worker) => worker.done));
     await this.#pacer.close();
@@ -204,6 +214,39 @@ class BackfillRole {
     }
   }
 
+  /** Comparing that nobody asked for; a phase, an epoch or a pause that changes meanwhile ends it. */
+  async #verify(): Promise<void> {
+    while (this.#verifying.shouldRun()) {
+      let error: unknown;
+      const migration = this.#state.current;
+      const change = new AbortController();
+      const off = this.#state.onChange((now) => {
+        if (migration !== undefined && !sameTask(now, migration))
+          change.abort(new Error("the migration moved on"));
+      });
+      try {
+        if (migration !== undefined) {
+          await verifyIfDue({
+            plan: this.#plan,
+            store: this.#store,
+            log: this.#log,
+            migration,
+            share: () => this.#pacer.share,
+            sleep: (ms) => this.#verifying.sleep(ms),
+            signal: AbortSignal.any([change.signal, this.#verifying.signal]),
+          });
+        }
+        this.#verifying.healthy();
+      } catch (caught) {
+        error = caught;
+      } finally {
+        off();
+      }
+      await this.#verifying.backoff(error);
+      await this.#verifying.sleep(VERIFY_LOOK_MS);
+    }
+  }
+
   async #untilWanted(loop: RunningState, number: number): Promise<Migration | undefined> {
     const migration = this.#state.current;
     if (isWanted(migration) && number <= this.#wantedWorkers()) return migration;
@@ -243,6 +286,16 @@ class BackfillRole {
       ...(this.#why === undefined ? {} : { why: this.#why }),
     };
   }
+}
+
+function sameTask(a: Migration, b: Migration): boolean {
+  return (
+    a.epoch === b.epoch &&
+    a.gap === b.gap &&
+    a.paused.backfill === b.paused.backfill &&
+    a.paused.mirror === b.paused.mirror &&
+    (a.phase === "done") === (b.phase === "done")
+  );
 }
 
 function throttleText({ share, reason }: Pacer): { readonly throttle?: string } {

@@ -1,6 +1,6 @@
 import type { Log } from "../config/lifecycle.ts";
 import { stripesOf } from "../store/postgres/chunks.ts";
-import { compareKeys, type Difference, keysOf } from "../store/postgres/compare.ts";
+import { compareKeys, type Difference, differenceName, keysOf } from "../store/postgres/compare.ts";
 import type { Key } from "../store/postgres/key-scope.ts";
 import type { Driver, Mapping } from "../store/postgres/mapping.ts";
 import { findBrokenReferences, type Reference } from "../store/postgres/broken-references.ts";
@@ -35,6 +35,8 @@ export interface Settled {
   readonly remaining: readonly Difference[];
   /** Differences that were gone after a fence: changes on their way. */
   readonly inFlight: number;
+  /** Rows that are written all the time, and that the mirror follows. */
+  readonly hot: number;
   readonly repaired: number;
 }
 
@@ -48,41 +50,53 @@ export async function settleDifferences(
   differences: readonly Difference[],
   options: SettleOptions,
 ): Promise<Settled> {
-  if (differences.length === 0) return { remaining: [], inFlight: 0, repaired: 0 };
-  const stayed = await lookAgain(context, driver, differences, options);
-  const inFlight = differences.length - stayed.length;
+  if (differences.length === 0) return { remaining: [], inFlight: 0, hot: 0, repaired: 0 };
+  const { stayed, hot } = await lookAgain(context, driver, differences, options);
+  const inFlight = Math.max(0, differences.length - stayed.length - hot);
   if (!options.repair || stayed.length === 0)
-    return { remaining: stayed, inFlight: Math.max(0, inFlight), repaired: 0 };
+    return { remaining: stayed, inFlight, hot, repaired: 0 };
   await repairKeys(context, driver, keysOf(stayed), options.log);
-  const remaining = await lookAgain(context, driver, stayed, options);
+  const after = await lookAgain(context, driver, stayed, options);
   return {
-    remaining,
-    inFlight: Math.max(0, inFlight),
-    repaired: Math.max(0, stayed.length - remaining.length),
+    remaining: after.stayed,
+    inFlight,
+    hot: hot + after.hot,
+    repaired: Math.max(0, stayed.length - after.stayed.length - after.hot),
   };
 }
 
+/**
+ * What still differs, and how many rows only differ because they are written all the time: both what is expected of them and
+ * what is there moved between the last two looks, so the mirror follows them (a row that is wrong stays as it is).
+ */
 async function lookAgain(
   context: SyncContext,
   driver: Driver,
   differences: readonly Difference[],
   options: SettleOptions,
-): Promise<readonly Difference[]> {
+): Promise<{ readonly stayed: readonly Difference[]; readonly hot: number }> {
   let open = differences;
+  let hot = new Set<string>();
   for (let round = 0; round < ROUNDS && open.length > 0; round += 1) {
     if (round > 0) await new Promise((resolve) => setTimeout(resolve, FIRST_PAUSE_MS * 2 ** round));
     await awaitFence(context);
-    const known = new Set(
-      open.map((difference) => difference.mapping + JSON.stringify(difference.key)),
-    );
+    const before = new Map(open.map((difference) => [differenceName(difference), difference]));
     const found: Difference[] = [];
     for (const keys of batches(keysOf(open)))
       found.push(...(await compareKeys(context, driver, keys, options.wanted)).differences);
-    open = found.filter((difference) =>
-      known.has(difference.mapping + JSON.stringify(difference.key)),
-    );
+    open = found.filter((difference) => before.has(differenceName(difference)));
+    hot = new Set(open.map(differenceName).filter((name, i) => follows(before.get(name), open[i])));
   }
-  return open;
+  return {
+    stayed: open.filter((difference) => !hot.has(differenceName(difference))),
+    hot: open.filter((difference) => hot.has(differenceName(difference))).length,
+  };
+}
+
+function follows(before: Difference | undefined, now: Difference | undefined): boolean {
+  if (before === undefined || now?.kind !== "different" || before.kind !== "different")
+    return false;
+  return now.expected !== null && now.expected !== before.expected && now.found !== before.found;
 }
 
 /** Heals keys through the one sync, holding their stripes. Refused rows go to quarantine. */

@@ -1,30 +1,33 @@
 import { randomBytes } from "node:crypto";
 import { CrossfadeError, messageOf } from "../config/errors.ts";
 import type { Log } from "../config/lifecycle.ts";
-import type { Plan } from "../config/plan-types.ts";
+import type { CheckPlan, Plan } from "../config/plan-types.ts";
 import type { Direction } from "../config/words.ts";
 import type { ControlStore } from "../store/control/open.ts";
 import {
   finishVerifyRun,
+  planVerifyTable,
   recordVerifyChunk,
   startVerifyRun,
-  type VerifyExample,
   type VerifyRun,
 } from "../store/control/verify-runs.ts";
 import { type Chunk, chunkRanges } from "../store/postgres/chunks.ts";
-import { compareChunk, type Difference } from "../store/postgres/compare.ts";
+import { compareChunk, type Difference, differenceName } from "../store/postgres/compare.ts";
 import { type Engine, openEngine } from "../store/postgres/engine.ts";
 import type { CompiledDirection, Driver, Mapping } from "../store/postgres/mapping.ts";
 import { type OwnedTarget, ownedTargets } from "../store/postgres/orphans.ts";
 import { type Reference, referencesOf } from "../store/postgres/broken-references.ts";
 import { listQuarantine } from "../store/postgres/quarantine.ts";
+import { relation } from "../store/postgres/quote.ts";
+import { runPrepared } from "../store/postgres/statement.ts";
 import { refreshStatistics } from "../store/postgres/statistics.ts";
 import type { SyncContext } from "../store/postgres/sync.ts";
+import { runCheck } from "./checks.ts";
+import { shownValue, verifyExamples } from "./verify-examples.ts";
 import { type Settled, settleDifferences, settleOrphans, settleReferences } from "./settle.ts";
 
 /** Rows compared at a time; larger than a chunk of the copy, because nothing is locked. */
 const ROWS_PER_CHUNK = 20_000;
-const EXAMPLES = 10;
 
 export interface VerifyOptions {
   readonly plan: Plan;
@@ -36,6 +39,12 @@ export interface VerifyOptions {
   readonly repair: boolean;
   /** Only these tables (of the target side, or driving tables of the source side). */
   readonly tables?: readonly string[] | undefined;
+  /** SQL over the rows of the driving tables: only those. */
+  readonly where?: string | undefined;
+  /** Share of the chunks to compare, chosen at random; undefined: all. */
+  readonly sample?: number | undefined;
+  /** For comparing that nobody waits for: called after each chunk with the ms it took, to rest. */
+  readonly rest?: ((ms: number) => Promise<void>) | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -45,6 +54,13 @@ export interface VerifyOptions {
  * through sync and compared once more. The run's counters and examples are in the control store.
  */
 export async function runVerify(options: VerifyOptions): Promise<VerifyRun> {
+  const run = await verifyUnlessBusy(options);
+  if (run === undefined) throw new Error("a run that yields to nobody was not begun");
+  return run;
+}
+
+/** The same for a run with `rest`, which nobody asked for: undefined, and nothing done, while another one runs. */
+export async function verifyUnlessBusy(options: VerifyOptions): Promise<VerifyRun | undefined> {
   const { plan, store, direction, epoch } = options;
   const engine = await openEngine({
     plan,
@@ -65,13 +81,16 @@ export async function runVerify(options: VerifyOptions): Promise<VerifyRun> {
         `no mapping of ${direction} makes or reads ${options.tables?.join(", ") ?? "any table"}`,
       );
     }
+    if (options.where !== undefined) await refuseBadCondition(engine, drivers, options.where);
     const run = await startVerifyRun(store, {
       direction,
       by: options.by,
       repair: options.repair,
       tables: drivers.map((driver) => driver.name),
-      allTables: options.tables === undefined,
+      allTables: isComplete(options),
+      yields: options.rest !== undefined,
     });
+    if (run === undefined) return undefined;
     return await finishVerifyRun(
       store,
       run,
@@ -79,6 +98,30 @@ export async function runVerify(options: VerifyOptions): Promise<VerifyRun> {
     );
   } finally {
     await engine.close();
+  }
+}
+
+/** A condition comes from whoever may ask for a comparison: one expression that every table understands, no second statement. */
+async function refuseBadCondition(
+  { context }: Engine,
+  drivers: readonly Driver[],
+  where: string,
+): Promise<void> {
+  for (const driver of drivers) {
+    const table = relation(context.compiled.sourceSchema, driver.name);
+    try {
+      // Prepared: the server takes no more than one statement that way.
+      await runPrepared(
+        context.source,
+        `select 1 from ${table} as cf_q where (${where}\n) limit 0`,
+        [],
+      );
+    } catch (error) {
+      throw new CrossfadeError("USAGE", `--where on ${driver.name}: ${messageOf(error)}`, {
+        hint: "Give SQL that is true or false for a row of that table; --table names tables that have its columns.",
+        cause: error,
+      });
+    }
   }
 }
 
@@ -95,24 +138,17 @@ async function compareAll(
     await prepareTarget(options, context);
     const accepted = await acceptedKeys(context);
     for (const driver of drivers) {
-      for (const chunk of await chunkRanges(
-        context.compiled,
-        driver,
-        context.source,
-        ROWS_PER_CHUNK,
-      )) {
+      const chunks = await chunksToCompare(options, context, driver);
+      await planVerifyTable(options.store, run, driver.name, chunks.length);
+      for (const chunk of chunks) {
         options.signal?.throwIfAborted();
-        await verifyChunk(
-          options,
-          context,
-          run,
-          driver,
-          chunk,
-          (mapping) => wanted(mapping),
-          accepted,
-        );
+        const started = performance.now();
+        await verifyChunk(options, context, run, { driver, chunk, wanted, accepted });
+        await options.rest?.(performance.now() - started);
       }
     }
+    // Rows outside of what was compared would look like rows that nobody owns.
+    if (options.where !== undefined || options.sample !== undefined) return undefined;
     for (const [index, target] of ownedTargets(context.compiled).entries()) {
       if (target.makers.every(({ mapping }) => !wanted(mapping))) continue;
       await verifyOrphans(options, context, run, target, index);
@@ -120,12 +156,41 @@ async function compareAll(
     for (const [index, reference] of referencesOf(context.compiled, wanted).entries()) {
       await verifyReference(options, context, run, reference, index);
     }
+    if (isComplete(options)) {
+      for (const [index, check] of options.plan.checks.entries())
+        await verifyCheck(options, context, run, check, index);
+    }
     await context.shapes.check();
     return undefined;
   } catch (error) {
     options.log.warn({ err: error }, `verify: ${messageOf(error)}`);
     return messageOf(error);
   }
+}
+
+/** Only a run over everything counts for a gate. */
+function isComplete({ tables, where, sample }: VerifyOptions): boolean {
+  return tables === undefined && where === undefined && sample === undefined;
+}
+
+/** All chunks, or a random share of them, at least one. */
+async function chunksToCompare(
+  { where, sample }: VerifyOptions,
+  context: SyncContext,
+  driver: Driver,
+): Promise<Chunk[]> {
+  const all = await chunkRanges(context.compiled, driver, context.source, ROWS_PER_CHUNK);
+  const drawn = sample === undefined ? all : draw(all, Math.ceil(all.length * sample));
+  return where === undefined ? drawn : drawn.map((chunk) => ({ ...chunk, where }));
+}
+
+function draw(chunks: readonly Chunk[], wanted: number): Chunk[] {
+  return chunks
+    .map((chunk) => ({ chunk, order: Math.random() }))
+    .toSorted((a, b) => a.order - b.order)
+    .slice(0, Math.max(1, wanted))
+    .map(({ chunk }) => chunk)
+    .toSorted((a, b) => a.n - b.n);
 }
 
 /** Verify is the first to read what was copied, and the last before the follower's app does. */
@@ -142,28 +207,23 @@ async function verifyChunk(
   options: VerifyOptions,
   context: SyncContext,
   run: number,
-  driver: Driver,
-  chunk: Chunk,
-  wanted: (mapping: Mapping) => boolean,
-  accepted: ReadonlySet<string>,
+  { driver, chunk, wanted, accepted }: ChunkToCompare,
 ): Promise<void> {
   const started = performance.now();
   const found = await compareChunk(context, driver, chunk, wanted);
   await context.shapes.check();
-  const open = found.differences.filter(
-    (difference) => !accepted.has(difference.mapping + JSON.stringify(difference.key)),
-  );
+  const open = found.differences.filter((difference) => !accepted.has(differenceName(difference)));
   const settled = await settleDifferences(context, driver, open, {
     repair: options.repair,
     wanted,
     log: options.log,
   });
-  await recordVerifyChunk(options.store, run, {
+  await record(options.store, run, {
     table: driver.name,
     n: chunk.n,
     rows: found.compared,
     ...counts(settled),
-    examples: settled.remaining.slice(0, EXAMPLES).map((difference) => example(driver, difference)),
+    examples: await verifyExamples(context, driver, settled.remaining, options.plan.verify),
     ms: performance.now() - started,
   });
 }
@@ -176,12 +236,13 @@ async function verifyOrphans(
   target: OwnedTarget,
   index: number,
 ): Promise<void> {
+  const { redact, examples } = options.plan.verify;
   const started = performance.now();
   const { found, remaining, repaired } = await settleOrphans(context, target, {
     repair: options.repair,
     log: options.log,
   });
-  await recordVerifyChunk(options.store, run, {
+  await record(options.store, run, {
     table: target.makers[0]?.driver.name ?? target.name,
     n: -1 - index,
     rows: 0,
@@ -189,12 +250,18 @@ async function verifyOrphans(
     extra: remaining.length,
     different: 0,
     inFlight: found - remaining.length - repaired,
+    hot: 0,
     repaired,
-    examples: remaining.slice(0, EXAMPLES).map((key) => ({
+    examples: remaining.slice(0, examples).map((key) => ({
       kind: "extra" as const,
       key: {
         table: target.name,
-        ...Object.fromEntries(target.key.map((name, i) => [name, key[i] ?? null])),
+        ...Object.fromEntries(
+          target.key.map((name, i) => [
+            name,
+            shownValue({ redact }, target.name, name, key[i] ?? null),
+          ]),
+        ),
       },
     })),
     ms: performance.now() - started,
@@ -203,15 +270,16 @@ async function verifyOrphans(
 
 /** Foreign keys are chunk -1001, -1002, …: a reference that points at nothing is a missing row. */
 async function verifyReference(
-  { store }: VerifyOptions,
+  { store, plan }: VerifyOptions,
   context: SyncContext,
   run: number,
   { table, key }: Reference,
   index: number,
 ): Promise<void> {
+  const { redact, examples } = plan.verify;
   const started = performance.now();
   const { found, remaining } = await settleReferences(context, { table, key });
-  await recordVerifyChunk(store, run, {
+  await record(store, run, {
     table: table.name,
     n: -1001 - index,
     rows: 0,
@@ -219,13 +287,52 @@ async function verifyReference(
     extra: 0,
     different: 0,
     inFlight: found - remaining.length,
+    hot: 0,
     repaired: 0,
-    examples: remaining.slice(0, EXAMPLES).map((values) => ({
+    examples: remaining.slice(0, examples).map((values) => ({
       kind: "missing" as const,
       key: {
         foreign_key: key.name,
         table: table.name,
-        ...Object.fromEntries(table.key.map((name, i) => [name, values[i] ?? null])),
+        ...Object.fromEntries(
+          table.key.map((name, i) => [
+            name,
+            shownValue({ redact }, table.name, name, values[i] ?? null),
+          ]),
+        ),
+      },
+    })),
+    ms: performance.now() - started,
+  });
+}
+
+/** The plan's own checks are chunk -2001, -2002, …: each row they find counts as different. */
+async function verifyCheck(
+  { store, plan }: VerifyOptions,
+  context: SyncContext,
+  run: number,
+  check: CheckPlan,
+  index: number,
+): Promise<void> {
+  const started = performance.now();
+  const found = await runCheck(context, plan, check);
+  const { redact } = plan.verify;
+  await record(store, run, {
+    table: `check ${check.name}`,
+    n: -2001 - index,
+    rows: 0,
+    missing: 0,
+    extra: 0,
+    different: found.length,
+    inFlight: 0,
+    hot: 0,
+    repaired: 0,
+    examples: found.slice(0, plan.verify.examples).map((row) => ({
+      kind: "different" as const,
+      // A row of a check has columns of its own making: with anything to redact it is not shown at all.
+      key: {
+        on: check.on,
+        row: redact.length > 0 ? "(redacted)" : shownValue({ redact }, "", "", row),
       },
     })),
     ms: performance.now() - started,
@@ -240,15 +347,22 @@ function counts(settled: Settled) {
     extra: of("extra"),
     different: of("different"),
     inFlight: settled.inFlight,
+    hot: settled.hot,
     repaired: settled.repaired,
   };
 }
 
-function example(driver: Driver, difference: Difference): VerifyExample {
-  const key = Object.fromEntries(
-    driver.key.map((column, i) => [column.name, difference.key[i] ?? null]),
-  );
-  return { kind: difference.kind, key: { mapping: difference.mapping, ...key } };
+/** A run that was taken over by a newer one ends here: what it would record is of no use to anybody. */
+async function record(...args: Parameters<typeof recordVerifyChunk>): Promise<void> {
+  if (!(await recordVerifyChunk(...args)))
+    throw new CrossfadeError("STALE", "another comparison began and took the place of this one");
+}
+
+interface ChunkToCompare {
+  readonly driver: Driver;
+  readonly chunk: Chunk;
+  readonly wanted: (mapping: Mapping) => boolean;
+  readonly accepted: ReadonlySet<string>;
 }
 
 function mappingsOf(driver: Driver): Mapping[] {

@@ -92,6 +92,8 @@ async function verify(execution: Execution, args: RequestArgs<"verify">): Promis
     direction,
     tables: args.tables,
     repair: args.repair,
+    where: args.where,
+    sample: args.sample,
     by,
     signal,
   });

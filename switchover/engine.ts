@@ -50,6 +50,10 @@ export interface VerifyRequest {
   /** Only these tables, of either side; undefined: all. */
   readonly tables: readonly string[] | undefined;
   readonly repair: boolean;
+  /** SQL over the rows of the driving tables: only those. */
+  readonly where?: string | undefined;
+  /** Share of the chunks, chosen at random. */
+  readonly sample?: number | undefined;
   readonly by: string;
   readonly signal: AbortSignal;
 }

@@ -24,6 +24,8 @@ export const REQUESTS = {
   verify: z.strictObject({
     tables: z.array(z.string().min(1)).min(1).optional(),
     repair: z.boolean().default(false),
+    where: z.string().min(1).optional(),
+    sample: z.number().gt(0).max(1).optional(),
   }),
   "quarantine-retry": z.strictObject({ ids }),
   "quarantine-accept": z.strictObject({

@@ -53,10 +53,10 @@ export function openRealEngine(wiring: Wiring): Engine {
       const { epoch } = await readMigration(wiring.store);
       await planBackfill(wiring.plan, wiring.store, { direction, epoch });
     },
-    async verify({ direction, tables, repair, by, signal }) {
+    async verify(request) {
       const { plan, store, log } = wiring;
       const { epoch } = await readMigration(store);
-      return runVerify({ plan, store, log, direction, epoch, by, repair, tables, signal });
+      return runVerify({ ...request, plan, store, log, epoch });
     },
     recover: (signal) => recoverFlip(wiring, signal),
     flip: (request) => flip(wiring, request),

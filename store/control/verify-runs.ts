@@ -11,6 +11,8 @@ export interface VerifyCounts {
   readonly extra: number;
   readonly different: number;
   readonly inFlight: number;
+  /** Rows that were written all the time and differed at every look, but moved along: no divergence. */
+  readonly hot: number;
   readonly repaired: number;
 }
 
@@ -50,13 +52,16 @@ export async function startVerifyRun(
     readonly repair: boolean;
     readonly tables: readonly string[];
     readonly allTables: boolean;
+    /** Do not begin while another run is alive: for runs nobody asked for. */
+    readonly yields?: boolean;
   },
-): Promise<number> {
+): Promise<number | undefined> {
+  if (run.yields === true && (await isVerifying(store))) return undefined;
   await query(
     store,
     `update ${store.table("verify_run")} set state = 'failed', error = 'interrupted', finished = clock_timestamp()
-     where direction = $1 and state = 'running'`,
-    [run.direction],
+     where direction = $1 and state = 'running' and (not $2::bool or seen < clock_timestamp() - interval '1 minute')`,
+    [run.direction, run.yields === true],
   );
   const rows = await query<{ id: number }>(
     store,
@@ -67,7 +72,30 @@ export async function startVerifyRun(
   return rows[0]?.id ?? 0;
 }
 
-/** Records what comparing one chunk found (again: the later counts). */
+/** Whether some run is alive: it was begun, or recorded something, within the last minute. */
+export async function isVerifying(store: ControlStore): Promise<boolean> {
+  const rows = await query(
+    store,
+    `select 1 from ${store.table("verify_run")} where state = 'running' and seen > clock_timestamp() - interval '1 minute' limit 1`,
+  );
+  return rows.length > 0;
+}
+
+/** How many chunks of a table a run will read: fewer recorded at its end, and it failed. */
+export async function planVerifyTable(
+  store: ControlStore,
+  run: number,
+  table: string,
+  chunks: number,
+): Promise<void> {
+  await query(
+    store,
+    `update ${store.table("verify_run")} set planned = planned || jsonb_build_object($2::text, $3::int), seen = clock_timestamp() where id = $1`,
+    [run, table, chunks],
+  );
+}
+
+/** Records what comparing one chunk found (again: the later counts). False: the run is over, another took its place. */
 export async function recordVerifyChunk(
   store: ControlStore,
   run: number,
@@ -77,14 +105,16 @@ export async function recordVerifyChunk(
     readonly examples: readonly VerifyExample[];
     readonly ms: number;
   },
-): Promise<void> {
-  await query(
+): Promise<boolean> {
+  const recorded = await query(
     store,
-    `insert into ${store.table("verify_chunk")} (run, tbl, n, rows, missing, extra, different, in_flight, repaired, examples, ms)
-     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+    `with alive as (update ${store.table("verify_run")} set seen = clock_timestamp() where id = $1 and state = 'running' returning id)
+     insert into ${store.table("verify_chunk")} (run, tbl, n, rows, missing, extra, different, in_flight, repaired, examples, ms, hot)
+     select $1, $2, $3::int, $4::bigint, $5::bigint, $6::bigint, $7::bigint, $8::bigint, $9::bigint, $10::jsonb, $11::float8, $12::bigint from alive
      on conflict (run, tbl, n) do update set rows = excluded.rows, missing = excluded.missing, extra = excluded.extra,
        different = excluded.different, in_flight = excluded.in_flight, repaired = excluded.repaired,
-       examples = excluded.examples, ms = excluded.ms`,
+       examples = excluded.examples, ms = excluded.ms, hot = excluded.hot
+     returning run`,
     [
       run,
       chunk.table,
@@ -97,13 +127,15 @@ export async function recordVerifyChunk(
       chunk.repaired,
       JSON.stringify(chunk.examples),
       chunk.ms,
+      chunk.hot,
     ],
   );
+  return recorded.length === 1;
 }
 
 /**
  * Closes a run with the sums of its chunks: clean if nothing differs, dirty if something does. With `error`, or if a table of
- * the run has no chunk recorded, it failed, whatever was found: a range that was not read is no success.
+ * the run has fewer chunks recorded than were to be read, it failed, whatever was found: a range that was not read is no success.
  */
 export async function finishVerifyRun(
   store: ControlStore,
@@ -114,15 +146,15 @@ export async function finishVerifyRun(
     store,
     `update ${store.table("verify_run")} r set finished = clock_timestamp(), error = coalesce($2, s.unread),
        rows_compared = s.rows, missing = s.missing, extra = s.extra, different = s.different, in_flight = s.in_flight,
-       repaired = s.repaired,
+       repaired = s.repaired, hot = s.hot,
        state = case when coalesce($2, s.unread) is not null then 'failed' when s.missing + s.extra + s.different = 0 then 'clean' else 'dirty' end
      from (select coalesce(sum(rows), 0) as rows, coalesce(sum(missing), 0) as missing, coalesce(sum(extra), 0) as extra,
              coalesce(sum(different), 0) as different, coalesce(sum(in_flight), 0) as in_flight,
-             coalesce(sum(repaired), 0) as repaired,
+             coalesce(sum(repaired), 0) as repaired, coalesce(sum(hot), 0) as hot,
              (select 'not compared: ' || string_agg(t, ', ')
               from ${store.table("verify_run")} v cross join lateral unnest(v.tables) t
-              where v.id = $1 and not exists (
-                select from ${store.table("verify_chunk")} c where c.run = $1 and c.tbl = t)) as unread
+              where v.id = $1 and (select count(*) from ${store.table("verify_chunk")} c where c.run = $1 and c.tbl = t and c.n >= 0)
+                < greatest(1, coalesce((v.planned ->> t)::int, 1))) as unread
            from ${store.table("verify_chunk")} where run = $1) s
      where r.id = $1 and r.state = 'running'
      returning ${COLUMNS}`,
@@ -160,7 +192,7 @@ export async function readVerifyExamples(
 }
 
 const COLUMNS = `r.id, r.direction, r.epoch, r.state, r.by, r.repair, r.tables, r.all_tables, r.rows_compared, r.missing, r.extra, r.different,
-  r.in_flight, r.repaired, r.error, r.started, r.finished,
+  r.in_flight, r.hot, r.repaired, r.error, r.started, r.finished,
   (extract(epoch from clock_timestamp() - r.started) * 1000)::float8 as age_ms`;
 
 async function readRun(
@@ -190,6 +222,7 @@ interface RunRow {
   extra: number;
   different: number;
   in_flight: number;
+  hot: number;
   repaired: number;
   error: string | null;
   started: Date;
@@ -212,6 +245,7 @@ function toRun(row: RunRow): VerifyRun {
     extra: row.extra,
     different: row.different,
     inFlight: row.in_flight,
+    hot: row.hot,
     repaired: row.repaired,
     error: row.error ?? undefined,
     startedAt: row.started,

@@ -13,7 +13,7 @@ import { stageChunk } from "./stage.ts";
 import { run, runPrepared, type TextRow } from "./statement.ts";
 import { isRefusal } from "./sync-keys.ts";
 import type { SyncContext } from "./sync.ts";
-import { compareSql, type KeyRange, sourceByRange } from "./sync-sql.ts";
+import { compareSql, explainSql, type KeyRange, sourceByRange } from "./sync-sql.ts";
 
 export type DifferenceKind = "missing" | "extra" | "different";
 
@@ -22,6 +22,9 @@ export interface Difference {
   readonly mapping: string;
   readonly kind: DifferenceKind;
   readonly key: Key;
+  /** Digests of the row the mapping makes and of the row that is there: whether they move between two looks. */
+  readonly expected: string | null;
+  readonly found: string | null;
 }
 
 export interface Comparison {
@@ -119,7 +122,13 @@ function failing(driver: Driver, key: Key, wanted: Wanted): Comparison {
   const mappings = driver.readers.flatMap((reader) => reader.mappings).filter(wanted);
   return {
     compared: mappings.length,
-    differences: mappings.map(({ path }) => ({ mapping: path, kind: "different", key })),
+    differences: mappings.map(({ path }) => ({
+      mapping: path,
+      kind: "different",
+      key,
+      expected: null,
+      found: null,
+    })),
   };
 }
 
@@ -143,10 +152,12 @@ async function compareScope(
 function toComparison(mapping: Mapping, rows: readonly TextRow[]): Comparison {
   const differences = rows
     .filter(([, kind]) => kind !== null)
-    .map(([, kind, ...key]) => ({
+    .map(([, kind, expected, found, ...key]) => ({
       mapping: mapping.path,
       kind: kind as DifferenceKind,
       key: key as string[],
+      expected: expected ?? null,
+      found: found ?? null,
     }));
   return { compared: Number(rows[0]?.[0] ?? 0), differences };
 }
@@ -165,4 +176,68 @@ export function keysOf(differences: readonly Difference[]): Key[] {
       differences.map((difference) => [JSON.stringify(difference.key), difference.key]),
     ).values(),
   ];
+}
+
+/** A column of a row that differs. */
+export interface ColumnDifference {
+  readonly column: string;
+  readonly expected: string | null;
+  readonly found: string | null;
+}
+
+/** Wider tables than this cannot be shown column by column: a select has at most 1,664. */
+const EXPLAINED_COLUMNS = 500;
+
+/** In which columns rows differ, by `differenceName`; a row that changed meanwhile, or fails, is left out. Changes nothing. */
+export async function explainDifferences(
+  context: SyncContext,
+  driver: Driver,
+  differences: readonly Difference[],
+): Promise<ReadonlyMap<string, readonly ColumnDifference[]>> {
+  const explained = new Map<string, readonly ColumnDifference[]>();
+  for (const reader of driver.readers) {
+    for (const mapping of reader.mappings) {
+      const open = differences.filter(
+        ({ mapping: path, kind }) => path === mapping.path && kind === "different",
+      );
+      if (open.length === 0 || mapping.columns.length > EXPLAINED_COLUMNS) continue;
+      try {
+        const keys = keysOf(open);
+        const scope: KeyScope = { keys, rows: await readRows(context, driver, reader, keys) };
+        for (const [key, columns] of await explainScope(
+          context,
+          { driver, reader, mapping },
+          scope,
+        ))
+          explained.set(differenceName({ mapping: mapping.path, key }), columns);
+      } catch (error) {
+        if (!isRefusal(error)) throw error;
+      }
+    }
+  }
+  return explained;
+}
+
+async function explainScope(
+  context: SyncContext,
+  part: Part,
+  scope: KeyScope,
+): Promise<[Key, ColumnDifference[]][]> {
+  const { driver, mapping } = part;
+  const mapped = await mappedRelation(context, part, scope, { withKeys: true, stored: true });
+  const sql = explainSql(driver, mapping, mapped.sql);
+  const rows = await runPrepared(context.target, sql, mapped.values);
+  const width = driver.key.length;
+  return rows.map((row) => {
+    const columns = mapping.columns.flatMap(({ name }, i) => {
+      const [differs, expected = null, found = null] = row.slice(width + 3 * i, width + 3 * i + 3);
+      return differs === "true" ? [{ column: name, expected, found }] : [];
+    });
+    return [row.slice(0, width) as string[], columns];
+  });
+}
+
+/** What a difference is told from others by. */
+export function differenceName({ mapping, key }: Pick<Difference, "mapping" | "key">): string {
+  return mapping + JSON.stringify(key);
 }

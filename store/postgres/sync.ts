@@ -92,6 +92,8 @@ async function begin(context: SyncContext, scopes: readonly Scope[]): Promise<Sy
     "begin isolation level read committed",
     ...(context.feed === "wal" ? [markSql(`${direction}:${epoch}`)] : []),
     `set local crossfade.mirror = ${literal(`${direction}:${epoch}`)}`,
+    // What the ledger or the source is told of after the commit must have reached the disk (DESIGN §2.4).
+    "select set_config('synchronous_commit', 'on', true) where current_setting('synchronous_commit') in ('off', 'local', 'remote_write')",
     `select pg_advisory_xact_lock_shared(${lock.classId}, ${lock.objectId})`,
     ...lockStatements(context, scopes),
     // One statement after all locks: what it sees was committed by whoever held them before.

@@ -413,18 +413,18 @@ describe("chunk ledger", () => {
 });
 
 describe("verify runs", () => {
-  const none = { missing: 0, extra: 0, different: 0, inFlight: 0, repaired: 0 };
+  const none = { missing: 0, extra: 0, different: 0, inFlight: 0, hot: 0, repaired: 0 };
 
   test("sums its chunks; clean only if nothing differs and nothing failed", async () => {
     const store = await freshStore();
-    const open = (allTables = true) =>
-      startVerifyRun(store, {
+    const open = async (allTables = true) =>
+      (await startVerifyRun(store, {
         direction: "forward",
         by: "anna",
         repair: false,
         tables: ["t"],
         allTables,
-      });
+      }))!;
     const example = { kind: "missing", key: { id: "5" } } as const;
     const dirty = await open();
     await recordVerifyChunk(store, dirty, {

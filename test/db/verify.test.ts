@@ -1,7 +1,8 @@
 import { expect, onTestFinished, test } from "vitest";
-import { runVerify } from "../../backfill/verify.ts";
+import { runVerify, type VerifyOptions, verifyUnlessBusy } from "../../backfill/verify.ts";
+import type { Plan } from "../../config/plan-types.ts";
 import { install } from "../../store/control/schema.ts";
-import { readVerifyExamples } from "../../store/control/verify-runs.ts";
+import { lastVerifyRun, readVerifyExamples } from "../../store/control/verify-runs.ts";
 import { openTestStore, silentLog } from "../support/control.ts";
 import { createDatabasePair, withClient } from "../support/databases.ts";
 import { mapping, SyncWorld } from "../support/sync-world.ts";
@@ -68,9 +69,12 @@ async function openMirrored(forward = FORWARD) {
   await world.old.query(
     "insert into owners select n, 'o' || n from generate_series(1, 20) n; insert into items select n, 1 + n % 20, case when n % 2 = 0 then 'n' || n end from generate_series(1, 100) n",
   );
-  const verify = (options: { repair: boolean; tables?: string[]; signal?: AbortSignal }) =>
+  const verify = ({
+    plan = world.plan,
+    ...options
+  }: Pick<VerifyOptions, "repair" | "tables" | "where" | "sample" | "signal"> & { plan?: Plan }) =>
     runVerify({
-      plan: world.plan,
+      plan,
       store,
       log: silentLog,
       direction: "forward",
@@ -97,6 +101,8 @@ test("verify counts what is missing, extra and different, repairs it, and is cle
     different: 0,
     rows: 20 + 100 + 50 + 120,
   });
+  const redacted = await verify({ repair: false, tables: ["owners"] });
+  expect(redacted).toMatchObject({ state: "clean", allTables: false });
   await sabotage(
     newUrl,
     `delete from notes where item = 4; delete from items where id = 7; update items set owner_name = 'wrong' where id = 9;
@@ -149,4 +155,107 @@ test("a range that cannot be read is a failure, not a pass", async () => {
     state: "failed",
     error: "stopped half way",
   });
+});
+
+test("examples name the columns, with values redacted as the plan says", async () => {
+  const { world, store, verify, newUrl } = await openMirrored();
+  await verify({ repair: false });
+  await sabotage(newUrl, "update items set owner_name = 'wrong', owner = 0 where id = 9");
+  const run = await verify({ repair: false });
+  expect(await readVerifyExamples(store, run.id)).toMatchObject([
+    {
+      kind: "different",
+      key: { mapping: "test.items", id: "9" },
+      columns: {
+        owner_name: { expected: "o10", found: "wrong" },
+        owner: { expected: "10", found: "0" },
+      },
+    },
+  ]);
+  const plan = { ...world.plan, verify: { ...world.plan.verify, redact: ["items.owner_name"] } };
+  const again = await verify({ repair: false, plan });
+  expect((await readVerifyExamples(store, again.id))[0]?.columns).toEqual({
+    owner_name: { expected: "(redacted)", found: "(redacted)" },
+    owner: { expected: "10", found: "0" },
+  });
+});
+
+test("--where and --sample compare a part, and count for no gate", async () => {
+  const { verify, newUrl } = await openMirrored();
+  await verify({ repair: false });
+  await sabotage(newUrl, "delete from notes where item in (4, 60)");
+  const part = await verify({ repair: false, tables: ["items"], where: "id < 50" });
+  expect(part).toMatchObject({ state: "dirty", missing: 1, allTables: false });
+  for (const where of ["no_such_column = 1", "true) limit 0; drop table items; --"])
+    await expect(verify({ repair: false, tables: ["items"], where })).rejects.toThrow(
+      /--where on items/,
+    );
+  expect(await verify({ repair: false, sample: 0.01 })).toMatchObject({ allTables: false });
+});
+
+test("the plan's checks: rows on a side, or rows that only one side returns", async () => {
+  const { world, store, verify } = await openMirrored();
+  const run = (checks: Plan["checks"]) =>
+    verify({ repair: false, plan: { ...world.plan, checks } });
+  const clean = await run([
+    { name: "count", on: "both", sql: "select count(*) from items;" },
+    { name: "no stranger", on: "new", sql: "select * from items where owner_name = 'x' -- none" },
+  ]);
+  expect(clean).toMatchObject({ state: "clean", different: 0 });
+  const dirty = await run([
+    { name: "odd", on: "old", sql: "select id from items where id = 7" },
+    { name: "sides", on: "both", sql: "select id from kinds union all select 1 where false" },
+  ]);
+  // `kinds` is a table of new only: a check that cannot run is no success.
+  expect(dirty).toMatchObject({ state: "failed" });
+  const found = await run([{ name: "odd", on: "old", sql: "select id from items where id = 7" }]);
+  expect(found).toMatchObject({ state: "dirty", different: 1 });
+  expect(JSON.stringify(await readVerifyExamples(store, found.id))).toContain("check odd");
+  const writing = await run([
+    { name: "w", on: "new", sql: "select setval(pg_get_serial_sequence('x', 'y'), 1)" },
+  ]);
+  expect(writing.state).toBe("failed");
+});
+
+test("rows that are written all the time are told apart from rows that are wrong", async () => {
+  const { world, verify, newUrl } = await openMirrored();
+  await verify({ repair: false });
+  await sabotage(newUrl, "update items set owner_name = 'wrong' where id = 9");
+  let writing = true;
+  const writer = (async () => {
+    while (writing)
+      await world.old.query("update items set note = clock_timestamp()::text where id = 8");
+  })();
+  try {
+    const run = await verify({ repair: false, tables: ["items"] });
+    expect(run).toMatchObject({ state: "dirty", different: 1, missing: 0, extra: 0 });
+  } finally {
+    writing = false;
+    await writer;
+  }
+});
+
+test("a run that nobody asked for yields to one that somebody did, and ends when one begins", async () => {
+  const { world, store, verify } = await openMirrored();
+  const unasked = (rest: () => Promise<void>) =>
+    verifyUnlessBusy({
+      plan: world.plan,
+      store,
+      log: silentLog,
+      direction: "forward",
+      epoch: 1,
+      by: "continuous",
+      repair: false,
+      rest,
+    });
+  let inner: unknown;
+  const overtaken = await unasked(async () => {
+    if (inner !== undefined) return;
+    inner = "begun";
+    expect(await unasked(async () => {})).toBeUndefined();
+    inner = await verify({ repair: false });
+  });
+  expect(inner).toMatchObject({ state: "clean" });
+  expect(overtaken).toMatchObject({ state: "failed" });
+  expect(await lastVerifyRun(store, "forward")).toMatchObject({ state: "clean", by: "test" });
 });

@@ -43,6 +43,7 @@ const CLEAN: VerifyRun = {
   extra: 0,
   different: 0,
   inFlight: 0,
+  hot: 0,
   repaired: 0,
 };
 
