@@ -19,6 +19,7 @@ export interface SideFacts {
   readonly mayCreate: boolean;
   readonly mayUseTemp: boolean;
   readonly schemaFound: boolean;
+  readonly encoding: string;
 }
 
 /** What a database says about itself. Reads only. */
@@ -29,7 +30,8 @@ export async function readSideFacts(client: pg.Client, plan: Plan, side: Side): 
        has_database_privilege(current_database(), 'CREATE')
          or coalesce((select has_schema_privilege(oid, 'CREATE') from pg_namespace where nspname = 'crossfade'), false) as "mayCreate",
        has_database_privilege(current_database(), 'TEMP') as "mayUseTemp",
-       exists (select from pg_namespace where nspname = $1) as "schemaFound"`,
+       exists (select from pg_namespace where nspname = $1) as "schemaFound",
+       current_setting('server_encoding') as encoding`,
     [plan[side].schema],
   );
   const row = rows[0];
@@ -43,6 +45,7 @@ export async function readSideFacts(client: pg.Client, plan: Plan, side: Side): 
     mayCreate: row.mayCreate === "t",
     mayUseTemp: row.mayUseTemp === "t",
     schemaFound: row.schemaFound === "t",
+    encoding: row.encoding,
   };
 }
 
@@ -90,6 +93,10 @@ function sideProblems(plan: Plan, side: Side, facts: SideFacts): string[] {
       `found version ${Math.trunc(facts.version / 10_000)}, expected Postgres 14 or newer`,
     );
   if (facts.standby) problems.push("found a read-only standby, expected the primary");
+  if (facts.encoding === "SQL_ASCII")
+    problems.push(
+      "its encoding is SQL_ASCII, expected one that says what its bytes mean (UTF8, LATIN1, …): bytes that are no UTF-8 could not be carried over exactly. Restore it into a database with the encoding its texts are really in",
+    );
   if (!facts.schemaFound) problems.push(`schema ${plan[side].schema} does not exist`);
   if (!facts.mayCreate)
     problems.push(

@@ -5,6 +5,7 @@ import { requireTlsFiles } from "../config/tls-files.ts";
 import { type Direction, SIDES, type Side, sourceOf } from "../config/words.ts";
 import { readCatalog } from "../store/postgres/catalog.ts";
 import { compileDirection, mappedTables } from "../store/postgres/compile.ts";
+import { tryReplicaRole } from "../store/postgres/engine.ts";
 import type { CompiledDirection } from "../store/postgres/mapping.ts";
 import {
   applicationName,
@@ -12,6 +13,7 @@ import {
   openSession,
   sideLabel,
 } from "../store/postgres/session.ts";
+import { refuseActions } from "../store/postgres/target-actions.ts";
 import { assertFit, type SideFacts, readSideFacts } from "./fitness.ts";
 
 /** What a plan comes to on the databases it names. */
@@ -45,6 +47,10 @@ export async function validatePlan(plan: Plan): Promise<Validated> {
       tables: tables[side],
       logged: directions.find(({ source }) => source === side)?.logged ?? [],
     });
+  for (const compiled of directions) {
+    if (!(await tryReplicaRole(await sessions.open(compiled.target))))
+      refuseActions(compiled, plan);
+  }
   return { directions, tables };
 }
 

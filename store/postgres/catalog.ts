@@ -25,6 +25,9 @@ export interface ForeignKey {
   readonly referencedSchema: string;
   readonly referencedTable: string;
   readonly referencedColumns: readonly string[];
+  /** What the database does by itself to this table's rows when the referenced row goes, or its columns change. */
+  readonly actsOnDelete: boolean;
+  readonly actsOnUpdate: boolean;
 }
 
 export interface Table {
@@ -34,6 +37,8 @@ export interface Table {
   readonly columns: readonly Column[];
   /** The primary key, else a unique index over not-null columns, else empty. */
   readonly key: readonly string[];
+  /** Tables that inherit from it, partitions apart: its triggers do not see their rows, its queries do. */
+  readonly heirs: readonly string[];
   /** Leaf partitions, quoted by nobody yet. */
   readonly leaves: readonly { readonly schema: string; readonly name: string }[];
   readonly foreignKeys: readonly ForeignKey[];
@@ -121,6 +126,9 @@ select json_build_object(
     from pg_attribute a join pg_type t on t.oid = a.atttypid
     where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped), '[]'),
   'key', ${KEY_SQL},
+  'heirs', coalesce((
+    select json_agg(h.relname order by h.relname) from pg_inherits i join pg_class h on h.oid = i.inhrelid
+    where i.inhparent = c.oid and c.relkind = 'r'), '[]'),
   'leaves', coalesce((
     select json_agg(json_build_object('schema', ln.nspname, 'name', l.relname) order by l.relname)
     from pg_partition_tree(c.oid) p join pg_class l on l.oid = p.relid join pg_namespace ln on ln.oid = l.relnamespace
@@ -132,6 +140,8 @@ select json_build_object(
                   join pg_attribute a on a.attrelid = f.conrelid and a.attnum = u.attnum),
       'referencedSchema', rn.nspname,
       'referencedTable', r.relname,
+      'actsOnDelete', f.confdeltype in ('c', 'n', 'd'),
+      'actsOnUpdate', f.confupdtype in ('c', 'n', 'd'),
       'referencedColumns', (select json_agg(a.attname order by u.position) from unnest(f.confkey) with ordinality u(attnum, position)
                             join pg_attribute a on a.attrelid = f.confrelid and a.attnum = u.attnum)) order by f.conname)
     from pg_constraint f join pg_class r on r.oid = f.confrelid join pg_namespace rn on rn.oid = r.relnamespace

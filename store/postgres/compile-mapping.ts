@@ -31,6 +31,13 @@ export async function compileMapping(
     });
     return undefined;
   }
+  if (target.heirs.length > 0) {
+    issues.push({
+      path: plan.path,
+      message: `table ${target.name} has tables that inherit from it (${target.heirs.join(", ")}): what is deleted from it would be deleted from them. Map those tables, each by itself, or make it a partitioned table`,
+    });
+    return undefined;
+  }
   if (target.key.length === 0) {
     issues.push({
       path: plan.path,

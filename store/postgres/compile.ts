@@ -165,6 +165,7 @@ async function compileDriver(
   const logged = tables.find((table) => table.name === name);
   if (logged === undefined) return undefined;
   const own = mappings.filter((mapping) => mapping.from.table === name);
+  refuseHeirs(logged.table, `${own[0]?.path ?? name}.from`, issues);
   if (logged.table.key.length === 0) {
     issues.push({
       path: `${own[0]?.path ?? name}.from`,
@@ -245,6 +246,15 @@ async function mapperColumns(
 ): Promise<ReaderColumn[]> {
   const resolved = await typesOnMapper(columns, input);
   return columns.map(({ name }, i) => ({ name, type: resolved[i] ?? "text" }));
+}
+
+/** A parent's triggers do not see its heirs' rows, and its queries do: they would be copied and never followed. */
+function refuseHeirs(table: Table, path: string, issues: PlanIssue[]): void {
+  if (table.heirs.length === 0) return;
+  issues.push({
+    path,
+    message: `table ${table.name} has tables that inherit from it (${table.heirs.join(", ")}), and its own rows cannot be told from theirs. Map those tables, each by itself, and leave ${table.name} out; or end the inheritance (alter table … no inherit ${table.name}), or make it a partitioned table`,
+  });
 }
 
 /** Drivers whose targets are referenced come first, so that parents are written before children. */

@@ -7,6 +7,7 @@ import { allMappings, type CompiledDirection } from "./mapping.ts";
 import { applicationName, closeSession, openSession, sideLabel, sqlState } from "./session.ts";
 import { refuseChanged, type ShapeSide, ShapeWatch } from "./shape-watch.ts";
 import { run } from "./statement.ts";
+import { refuseActions } from "./target-actions.ts";
 import type { SyncContext } from "./sync.ts";
 
 /** A paused process gives its locks back after these; a sync that is alive never comes near them. */
@@ -60,6 +61,7 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
     const compiled = await compilePlan(plan, direction, options.role, options.instance);
     const shapes = await watchShapes(compiled, sides);
     const replicaRole = await tryReplicaRole(target);
+    if (!replicaRole) refuseActions(compiled, plan);
     // The position is stored with the rows: what the source is told must survive a crash of the target.
     await run(target, "set synchronous_commit = on");
     return {
@@ -101,7 +103,7 @@ function openSyncSession(
 }
 
 /** DESIGN §2.1: no foreign-key action and no user trigger of the target runs, where the privilege exists. */
-async function tryReplicaRole(target: pg.Client): Promise<boolean> {
+export async function tryReplicaRole(target: pg.Client): Promise<boolean> {
   try {
     await run(target, "set session_replication_role = replica");
     return true;

@@ -1,0 +1,169 @@
+import { afterEach, expect, inject, test } from "vitest";
+import { validatePlan } from "../../cli/validate.ts";
+import type { MappingPlan } from "../../config/plan-types.ts";
+import { createDatabasePair, withClient } from "../support/databases.ts";
+import { installWorld, mapping, SyncWorld, testPlan } from "../support/sync-world.ts";
+
+const worlds: SyncWorld[] = [];
+afterEach(async () => {
+  for (const world of worlds.splice(0)) await world.close();
+});
+
+async function openPair(
+  oldSql: string,
+  newSql: string,
+): Promise<{ oldUrl: string; newUrl: string }> {
+  const urls = await createDatabasePair();
+  await withClient(urls.oldUrl, (client) => client.query(oldSql));
+  await withClient(urls.newUrl, (client) => client.query(newSql));
+  return urls;
+}
+
+async function follow(
+  urls: { oldUrl: string; newUrl: string },
+  forward: readonly MappingPlan[],
+): Promise<SyncWorld> {
+  const world = await SyncWorld.open({ ...urls, forward });
+  worlds.push(world);
+  return world;
+}
+
+const rows = async (client: SyncWorld["old"], sql: string) =>
+  (await client.query({ text: sql, rowMode: "array" })).rows;
+
+/** A login that owns everything and may do nothing else. */
+async function plainLogin(url: string): Promise<string> {
+  const role = `plain_${new URL(url).pathname.slice(1)}`;
+  await withClient(url, async (client) => {
+    const name = client.escapeIdentifier(role);
+    await client.query(`create role ${name} login password 'plain' nosuperuser`);
+    await client.query(
+      `do $$ declare t record; begin
+         for t in select relname from pg_class where relnamespace = 'public'::regnamespace and relkind = 'r' loop
+           execute format('alter table %I owner to %I', t.relname, '${role}'); end loop;
+         execute format('grant all on database %I to %I', current_database(), '${role}'); end $$`,
+    );
+  });
+  const changed = new URL(url);
+  changed.username = role;
+  changed.password = "plain";
+  return changed.toString();
+}
+
+const CHILD =
+  "create table a (id int primary key); create table b (id int primary key, a_id int references a";
+
+test("without the replica role, a cascade or a trigger on mirrored rows is refused beforehand, by check too", async () => {
+  const old = `${CHILD}); `;
+  const urls = await openPair(
+    old,
+    `${CHILD} on delete cascade);
+     create function noop() returns trigger language plpgsql as 'begin return null; end';
+     create trigger counts after insert on a for each row execute function noop()`,
+  );
+  const oldUrl = await plainLogin(urls.oldUrl);
+  const newUrl = await plainLogin(urls.newUrl);
+  const mappings = [mapping("a", "a"), mapping("b", "b")];
+  const refused = {
+    code: "DATABASE_UNFIT",
+    message: expect.stringMatching(/a has the trigger counts\n.*rows of b when one of a goes/),
+  };
+  const plan = testPlan({ oldUrl, newUrl, forward: mappings });
+  await expect(validatePlan(plan)).rejects.toMatchObject(refused);
+  await expect(installWorld(plan, "forward")).rejects.toMatchObject(refused);
+  const trusted = testPlan({ ...urls, forward: mappings });
+  expect((await validatePlan(trusted)).directions).toHaveLength(1);
+});
+
+test("without the replica role, rows go in foreign-key order, and a child ahead of its parent waits for it", async () => {
+  const schema = `${CHILD} deferrable)`;
+  const urls = await openPair(schema, schema);
+  const mappings = [mapping("b", "b"), mapping("a", "a")];
+  const plain = { oldUrl: await plainLogin(urls.oldUrl), newUrl: await plainLogin(urls.newUrl) };
+  const world = await follow(plain, mappings);
+  expect(world.engine.replicaRole).toBe(false);
+  await world.old.query("insert into a select generate_series(1, 3)");
+  await world.old.query("insert into b select n, n from generate_series(1, 3) n");
+  await world.drain();
+  expect(await rows(world.new, "select id, a_id from b order by id")).toEqual([
+    ["1", "1"],
+    ["2", "2"],
+    ["3", "3"],
+  ]);
+  // The parent's delete arrives while its child still refers to it on the other side.
+  await world.old.query("begin; delete from b where id = 1; delete from a where id = 1; commit");
+  await world.old.query("update b set a_id = 3 where id = 2; delete from a where id = 2");
+  await world.drain();
+  await world.drain();
+  expect(await rows(world.new, "select id from a")).toEqual([["3"]]);
+  expect(await rows(world.new, "select id, a_id from b order by id")).toEqual([
+    ["2", "3"],
+    ["3", "3"],
+  ]);
+  expect(await rows(world.new, "select * from crossfade.quarantine")).toEqual([]);
+});
+
+test("with the replica role, triggers of the target do not run for mirrored rows", async () => {
+  const urls = await openPair(
+    "create table a (id int primary key, n int)",
+    `create table a (id int primary key, n int);
+     create function twice() returns trigger language plpgsql as 'begin new.n = new.n * 2; return new; end';
+     create trigger twice before insert or update on a for each row execute function twice()`,
+  );
+  const world = await follow(urls, [mapping("a", "a")]);
+  await world.old.query("insert into a values (1, 21)");
+  await world.drain();
+  expect(await rows(world.new, "select n from a")).toEqual([["21"]]);
+});
+
+test("a table that others inherit from is refused, on either side; an heir by itself is mapped", async () => {
+  const parent =
+    "create table a (id int primary key); create table heir (primary key (id)) inherits (a)";
+  const plain = "create table a (id int primary key); create table heir (id int primary key)";
+  const check = (urls: { oldUrl: string; newUrl: string }, table: string) =>
+    validatePlan(testPlan({ ...urls, forward: [mapping(table, table)] }));
+  const source = await openPair(parent, plain);
+  const target = await openPair(plain, parent);
+  await expect(check(source, "a")).rejects.toThrow(/inherit from it \(heir\)/);
+  await expect(check(target, "a")).rejects.toThrow(/inherit from it \(heir\)/);
+  expect((await check(source, "heir")).tables.old).toEqual(["heir"]);
+});
+
+async function encoded(encoding: string): Promise<string> {
+  const { newUrl } = await createDatabasePair();
+  const name = `enc_${encoding.toLowerCase()}_${new URL(newUrl).pathname.slice(1)}`;
+  const admin = new URL(`postgres://postgres:postgres@127.0.0.1:${inject("postgres").oldPort}`);
+  admin.pathname = "/postgres";
+  await withClient(admin.toString(), (client) =>
+    client.query(
+      `create database ${name} encoding '${encoding}' lc_collate 'C' lc_ctype 'C' template template0`,
+    ),
+  );
+  admin.pathname = `/${name}`;
+  return admin.toString();
+}
+
+const TEXTS = `create table t (id int primary key, v text, j jsonb, c char(3), l text[])`;
+
+test("a source that is not UTF-8 is carried over exactly", async () => {
+  const { newUrl } = await createDatabasePair();
+  const oldUrl = await encoded("LATIN1");
+  for (const url of [oldUrl, newUrl]) await withClient(url, (client) => client.query(TEXTS));
+  const world = await follow({ oldUrl, newUrl }, [mapping("t", "t")]);
+  await world.old.query(
+    `insert into t values (1, 'Größe ÿ¡', '{"ß": "é"}', 'ü', array['Å', null])`,
+  );
+  await world.drain();
+  expect(await rows(world.new, "select v, j, c, l from t")).toEqual([
+    ["Größe ÿ¡", '{"ß": "é"}', "ü  ", "{Å,NULL}"],
+  ]);
+});
+
+test("bytes whose meaning is not known are refused", async () => {
+  const { newUrl } = await createDatabasePair();
+  const oldUrl = await encoded("SQL_ASCII");
+  for (const url of [oldUrl, newUrl]) await withClient(url, (client) => client.query(TEXTS));
+  await expect(
+    validatePlan(testPlan({ oldUrl, newUrl, forward: [mapping("t", "t")] })),
+  ).rejects.toMatchObject({ code: "DATABASE_UNFIT", message: expect.stringMatching(/SQL_ASCII/) });
+});
