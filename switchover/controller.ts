@@ -23,7 +23,12 @@ import { tryLead } from "./lead.ts";
 import type { Lead } from "./lead.ts";
 import { reconcile } from "./machine.ts";
 import { ownWork } from "./own-work.ts";
+import { gatherFacts } from "./facts.ts";
+import { goBack } from "./go-back.ts";
+import { Notifier } from "./notifier.ts";
+import { Watchdog } from "./watchdog.ts";
 import { LONG, QUICK } from "./requests.ts";
+import { RetainedWalWatch } from "./retained-wal.ts";
 import { GatesRefused } from "./walk.ts";
 
 export interface ControllerOptions {
@@ -44,6 +49,8 @@ interface Work {
 const TICK_MS = 500;
 /** A sidecar or worker that was not seen for this long is forgotten. The guard keeps a sidecar from the wrong side. */
 const FORGET_MS = 30_000;
+/** Sidecars report once a second. */
+const WATCH_MS = 1_000;
 /** Between two tries of the controller's own work, e.g. a verify that does not come clean. */
 const AGAIN_MS = 10_000;
 
@@ -59,11 +66,16 @@ export class Controller {
   #leading = false;
   #work: Work | undefined;
   #ownWorkAfter = 0;
+  readonly #watchdog: Watchdog | undefined;
+  #watchAfter = 0;
+  readonly #retained = new RetainedWalWatch();
   #done: Promise<void> | undefined;
 
   constructor(options: ControllerOptions) {
     this.#options = options;
     this.#id = `control:${options.store.instance}`;
+    const { rollbackOn } = options.plan.policy;
+    this.#watchdog = rollbackOn === undefined ? undefined : new Watchdog(rollbackOn);
     this.#running = new RunningState({ name: "controller", log: options.log });
   }
 
@@ -103,10 +115,12 @@ export class Controller {
     const { store, log } = this.#options;
     const lead = await tryLead(store, log);
     if (lead === undefined) return;
+    let notifier: Notifier | undefined;
     try {
       this.#leading = true;
       log.info({ controller: this.#id }, "controller: leading");
       await this.#takeOver(lead);
+      notifier = new Notifier(this.#options);
       while (this.#running.shouldRun()) {
         await lead.check();
         this.#running.healthy();
@@ -120,6 +134,8 @@ export class Controller {
       );
       await this.#work?.done;
       this.#work = undefined;
+      await this.#retained.idle();
+      await notifier?.stop();
       await lead.release();
       await removeWorker(store, this.#id).catch(() => {});
     }
@@ -158,6 +174,7 @@ export class Controller {
     ) {
       await this.#execute(lead, quick, lead.signal);
     }
+    await this.#watch();
     if (this.#work === undefined) await this.#startWork(lead);
     else if (await this.#mustYield(this.#work))
       this.#work.abort.abort(new CrossfadeError("FAILED", "stopped: a rollback was asked for"));
@@ -166,6 +183,8 @@ export class Controller {
     for (const id of await forgetSidecars(store, FORGET_MS))
       await addEvent(store, { kind: "sidecar-lost", by: "controller", detail: { id } });
     await forgetWorkers(store, FORGET_MS);
+    const { plan, log } = this.#options;
+    this.#retained.tick({ plan, store, log, lead: lead.check });
   }
 
   /** The controller's own work yields to every command; a command only to a rollback. */
@@ -173,6 +192,15 @@ export class Controller {
     const { store } = this.#options;
     if (work.name === "rollback") return false;
     return isQueued(store, work.name.startsWith("phase ") ? LONG : ["rollback"]);
+  }
+
+  /** Goes back by itself when the plan's triggers say so, also while a command waits: a rollback stops what waits. */
+  async #watch(): Promise<void> {
+    const { plan, store, engine, log } = this.#options;
+    if (this.#watchdog === undefined || performance.now() < this.#watchAfter) return;
+    this.#watchAfter = performance.now() + WATCH_MS;
+    const trigger = this.#watchdog.observe(await gatherFacts(store, engine), performance.now());
+    if (trigger !== undefined) await goBack({ store, plan, log }, trigger);
   }
 
   async #startWork(lead: Lead): Promise<void> {

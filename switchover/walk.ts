@@ -8,6 +8,7 @@ import type { Execution } from "./effects.ts";
 import { gateLimits, gatherFacts, machineFacts } from "./facts.ts";
 import { ROLLBACK_GATES_OF, describeGate, evaluateGates, gatesInto } from "./gates.ts";
 import type { Gate, GateFacts, GateResult } from "./gates.ts";
+import { runHooks } from "./hooks.ts";
 import { transition } from "./machine.ts";
 import type { Effect, MachineEvent, MachineState, Transition } from "./machine.ts";
 
@@ -87,7 +88,10 @@ export async function advance(execution: Execution, options: WalkOptions): Promi
     );
     if (go.next.phase === "write-new" && options.noWayBack)
       await confirmNoWayBack(execution, migration);
+    const passage = { from: migration.phase, to: go.next.phase, kind: "advance" } as const;
+    await runHooks(execution, "before", passage);
     receipt = (await runEffects(execution, go.effects)) ?? receipt;
+    await runHooks(execution, "after", passage);
     steps.push(stepOf(migration, go.next));
     // Without a goal, one step; in canary also from step to step.
     if (options.to === undefined)
@@ -110,7 +114,10 @@ export async function rollback(execution: Execution, options: WalkOptions): Prom
       evaluateGates(names, migration.phase, facts, gateLimits(execution.plan)),
     );
   }
+  const passage = { from: migration.phase, to: go.next.phase, kind: "rollback" } as const;
+  await runHooks(execution, "before", passage);
   const receipt = await runEffects(execution, go.effects);
+  await runHooks(execution, "after", passage);
   return result(
     await readMigration(execution.store),
     [stepOf(migration, go.next)],

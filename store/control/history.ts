@@ -45,6 +45,33 @@ export async function readEventsAfter(
   );
 }
 
+/** The last event that the webhooks were told of. */
+export async function readNotified(store: ControlStore): Promise<number> {
+  const rows = await query<{ notified: number }>(
+    store,
+    `select notified from ${store.table("migration")}`,
+  );
+  return rows[0]?.notified ?? 0;
+}
+
+/** Never goes back: a controller that lost the lead may still be telling. */
+export async function setNotified(store: ControlStore, id: number): Promise<void> {
+  await query(store, `update ${store.table("migration")} set notified = greatest(notified, $1)`, [
+    id,
+  ]);
+}
+
+/** How long ago the last event of a kind was, ms, by the server's clock; undefined: never. */
+export async function eventAge(store: ControlStore, kind: string): Promise<number | undefined> {
+  const rows = await query<{ ms: number }>(
+    store,
+    `select (extract(epoch from clock_timestamp() - at) * 1000)::float8 as ms
+     from ${store.table("event")} where kind = $1 order by id desc limit 1`,
+    [kind],
+  );
+  return rows[0]?.ms;
+}
+
 interface EventRow {
   id: number;
   at: Date;

@@ -288,5 +288,11 @@ const MIGRATIONS: readonly ((store: ControlStore) => string)[] = [
       add column planned jsonb not null default '{}', add column seen timestamptz not null default clock_timestamp(),
       add column sample double precision not null default 1;
     alter table ${store.table("verify_chunk")} add column hot bigint not null default 0;
+    create index on ${store.table("chunk")} (direction, tbl) where error is not null;
+  `,
+  // Webhooks are told once, whoever leads; old events are nobody's news.
+  (store) => `
+    alter table ${store.table("migration")} add column notified bigint not null default 0;
+    update ${store.table("migration")} set notified = (select coalesce(max(id), 0) from ${store.table("event")});
   `,
 ];
