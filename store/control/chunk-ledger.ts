@@ -98,7 +98,8 @@ export interface Claim {
 
 /**
  * Takes the next chunk in table order: one that is pending, or whose worker let its lease run out; and with it pending
- * neighbours that follow without a gap. What has failed once is taken alone, so that it is known which one fails.
+ * neighbours that follow without a gap. What has failed once is taken alone, so that it is known which one fails; tables in
+ * which something failed come last, so that a bad one does not keep the others waiting.
  */
 export async function claimChunks(store: ControlStore, claim: Claim): Promise<ClaimedChunk[]> {
   const first = await claimFirst(store, claim);
@@ -132,7 +133,8 @@ async function claimFirst(
      where (direction, tbl, n) = (
        select direction, tbl, n from ${store.table("chunk")}
        where direction = $1 and state in ('pending', 'claimed') and (state = 'pending' or lease_until < clock_timestamp())
-       order by ord, tbl, n limit 1 for update skip locked)
+       order by tbl = any(array(select tbl from ${store.table("chunk")} where direction = $1 and error is not null)), ord, tbl, n
+       limit 1 for update skip locked)
      returning tbl, n, lo, hi, est_rows, plan_version, attempts`,
     [direction, worker, leaseMs],
   );

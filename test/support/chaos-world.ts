@@ -70,7 +70,7 @@ export async function openChaosWorld(): Promise<ChaosWorld> {
     name: "chaos",
     old: { database: oldUrl, app: "http://127.0.0.1:1" },
     new: { database: newUrl, app: "http://127.0.0.1:1" },
-    backfill: { workers: 2, chunk: 40 },
+    backfill: { workers: 2, chunk: 40, throttle: { active: 3, p99: "1.2x" } },
     ...PLAN,
   });
   const plan = loadPlan(planFile);
