@@ -58,11 +58,11 @@ export class Http2Response extends EventEmitter implements ClientResponse {
 
   writeHead(status: number, _message: string | undefined, headers: string[]): void {
     const fields = headers.map((value, index) => (index % 2 === 0 ? value.toLowerCase() : value));
-    // With a length there is no room for trailers in HTTP/1.1 either.
-    const waitForTrailers = !fields.some(
-      (name, index) => index % 2 === 0 && name === "content-length",
-    );
-    this.#stream.respond([":status", String(status), ...fields], { waitForTrailers });
+    // Node closes a stream by ending it first: an answer that breaks off would end like a whole one. With trailers to come nothing
+    // ends before `#sendTrailers`.
+    this.#stream.respond([":status", String(status), ...fields], {
+      waitForTrailers: true,
+    });
   }
 
   /** The head goes out by itself. */
@@ -99,6 +99,7 @@ export class Http2Response extends EventEmitter implements ClientResponse {
   }
 
   #sendTrailers(): void {
+    if (!this.#ended || this.destroyed) return;
     try {
       this.#stream.sendTrailers(this.#trailers);
     } catch {

@@ -12,8 +12,12 @@ import type { TlsWatch } from "./tls-watch.ts";
 
 export interface ServerHandlers {
   /** `expectsContinue`: the client waits for `100 Continue` before it sends content. */
-  onRequest(request: ClientRequest, response: ClientResponse, expectsContinue: boolean): void;
-  onUpgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void;
+  readonly onRequest: (
+    request: ClientRequest,
+    response: ClientResponse,
+    expectsContinue: boolean,
+  ) => void;
+  readonly onUpgrade: (request: IncomingMessage, socket: Duplex, head: Buffer) => void;
 }
 
 /** How often Node looks for clients that are slow with the head of a request, at most. */
@@ -106,7 +110,7 @@ function listening<S extends Server | https.Server>(
   handlers: ServerHandlers,
 ): S {
   server.maxConnections = limits.connections;
-  // The size of a head limits its fields. By number Node drops what is too much without a word: also the length of the content.
+  // The size of a head limits its fields; how many there may be is for the app to say.
   server.maxHeadersCount = 0;
   server.on("request", (request, response) => handlers.onRequest(request, response, false));
   server.on("checkContinue", (request, response) => handlers.onRequest(request, response, true));

@@ -11,8 +11,8 @@ import {
 import type { RawHeaders } from "./headers.ts";
 import { isHttp10 } from "./inbound.ts";
 import type { ClientRequest, ClientResponse } from "./inbound.ts";
+import { sendOverNode } from "./node-request.ts";
 import type { RequestBody } from "./request-body.ts";
-import { sendWithTrailers } from "./trailer-request.ts";
 import type { Upstream } from "./upstream.ts";
 
 /** Answers up to this size that have to wait for something are collected first; larger ones wait with their head. */
@@ -85,9 +85,10 @@ export class Transfer implements Dispatcher.DispatchHandler {
     const { request, upstream, url, headers, body, headTimeoutMs } = this.#job;
     const method = request.method ?? "GET";
     const path = upstream.path(url);
-    if (body instanceof Readable && mayBringTrailers(request)) {
-      const trailers = () => requestTrailers(request);
-      sendWithTrailers({ upstream, method, path, headers, body, trailers, headTimeoutMs }, this);
+    const hasTrailers = body instanceof Readable && mayBringTrailers(request);
+    if (hasTrailers || path === "*") {
+      const trailers = () => (hasTrailers ? requestTrailers(request) : []);
+      sendOverNode({ upstream, method, path, headers, body, trailers, headTimeoutMs }, this);
       return;
     }
     upstream.pool.dispatch(

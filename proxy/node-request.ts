@@ -1,28 +1,31 @@
 import http from "node:http";
 import type { IncomingMessage } from "node:http";
 import https from "node:https";
-import type { Readable } from "node:stream";
+import { Readable } from "node:stream";
 import type { Dispatcher } from "undici";
+import { valueOf } from "./headers.ts";
 import type { RawHeaders } from "./headers.ts";
+import type { RequestBody } from "./request-body.ts";
 import type { Upstream } from "./upstream.ts";
 
-export interface TrailerRequest {
+export interface NodeRequest {
   readonly upstream: Upstream;
   readonly method: string;
   readonly path: string;
   readonly headers: RawHeaders;
-  readonly body: Readable;
+  readonly body: RequestBody;
   /** Asked once the body has ended. */
   readonly trailers: () => RawHeaders;
   readonly headTimeoutMs: number;
 }
 
 /**
- * Sends a request whose content is followed by trailers. undici cannot, so it goes through node:http, on a connection of its
- * own: it is rare, and is never lost in a connection that the app is closing. The answer comes to the same handler as undici's.
+ * Sends what undici cannot: content followed by trailers, and a target that is no path (`OPTIONS *`). It goes through node:http, on a
+ * connection of its own: it is rare, and is never lost in a connection that the app is closing. The answer comes to the same
+ * handler as undici's.
  */
-export function sendWithTrailers(
-  { upstream, method, path, headers, body, trailers, headTimeoutMs }: TrailerRequest,
+export function sendOverNode(
+  { upstream, method, path, headers, body, trailers, headTimeoutMs }: NodeRequest,
   handler: Required<
     Pick<
       Dispatcher.DispatchHandler,
@@ -39,7 +42,7 @@ export function sendWithTrailers(
     port: url.port,
     method,
     path,
-    headers: [...headers, "Connection", "close", "Transfer-Encoding", "chunked"],
+    headers: [...headers, "Connection", "close", ...coding(body, headers)],
     setDefaultHeaders: false,
     agent: false,
   });
@@ -51,7 +54,7 @@ export function sendWithTrailers(
     over = true;
     clearTimeout(limit);
     asked.destroy();
-    body.destroy();
+    if (body instanceof Readable) body.destroy();
     tls.failed(error);
     handler.onResponseError(controller, controller.reason ?? error);
   };
@@ -68,24 +71,35 @@ export function sendWithTrailers(
       if (over) return;
       over = true;
       // It may have answered before it has read everything.
-      body.destroy();
+      if (body instanceof Readable) body.destroy();
       asked.destroy();
       handler.onResponseEnd(controller, answer.trailersDistinct);
     });
     const { statusCode = 502, statusMessage } = answer;
     handler.onResponseStart(controller, statusCode, {}, statusMessage);
   });
-  body.on("error", fail);
-  body.on("end", () => {
+  const end = () => {
     limit = setTimeout(
       () => fail(Object.assign(new Error("no answer in time"), { code: "ETIMEDOUT" })),
       headTimeoutMs,
     );
     asked.addTrailers(pairs(trailers()));
     asked.end();
-  });
+  };
   handler.onRequestStart(controller, {});
-  if (!asked.destroyed) body.pipe(asked, { end: false });
+  if (body instanceof Readable) {
+    body.on("error", fail);
+    body.on("end", end);
+    body.pipe(asked, { end: false });
+  } else {
+    if (body !== null) asked.write(body);
+    end();
+  }
+}
+
+function coding(body: RequestBody, headers: RawHeaders): RawHeaders {
+  const hasLength = valueOf(headers, "content-length") !== undefined;
+  return body instanceof Readable && !hasLength ? ["Transfer-Encoding", "chunked"] : [];
 }
 
 /** What Transfer steers an answer with. */
