@@ -66,7 +66,14 @@ export function normalise(file: string, plan: PlanFile, notActing: readonly stri
       fallback: plan.canary.fallback,
       fallbackAfterMs: plan.canary.fallback_after,
     },
-    flip: { holdMs: plan.flip.hold },
+    flip: {
+      holdMs: plan.flip.hold,
+      held: {
+        writes: plan.flip.held.writes,
+        bytes: plan.flip.held.bytes,
+        ms: plan.flip.held.time ?? Math.max(2_000, plan.flip.hold * 4),
+      },
+    },
     gates: {
       verifyMaxAgeMs: plan.gates.verify.max_age,
       lagMs: plan.gates.lag,

@@ -55,7 +55,11 @@ export interface Plan {
     readonly fallbackAfterMs: number;
   };
   /** `hold`: the longest a flip may hold writes, ms. */
-  readonly flip: { readonly holdMs: number };
+  readonly flip: {
+    readonly holdMs: number;
+    /** What one sidecar keeps of them: `ms` is the longest one write may wait, over several leases. */
+    readonly held: { readonly writes: number; readonly bytes: number; readonly ms: number };
+  };
   readonly gates: {
     readonly verifyMaxAgeMs: number;
     readonly lagMs: number;

@@ -426,6 +426,23 @@ export const planSchema = section({
     hold: duration({ min: "10ms", max: "30s" })
       .prefault("500ms")
       .describe("Longest time a flip may keep writes waiting."),
+    held: section({
+      writes: count(1, 1_000_000)
+        .prefault(10_000)
+        .describe("How many writes may wait in one sidecar; more get 503 at once."),
+      bytes: count(1_024, 4_294_967_296)
+        .prefault(67_108_864)
+        .describe(
+          "How much memory what has been read of them may take, in bytes; more get 503 at once.",
+        ),
+      time: duration({ min: "10ms", max: "5m" })
+        .optional()
+        .describe(
+          "How long one write may wait; then it gets 503. Default: four times hold, at least 2s. Only a flip that is late after its decision gets there.",
+        ),
+    })
+      .prefault({})
+      .describe("What one sidecar keeps of the writes that wait."),
   })
     .prefault({})
     .describe("Moving the authority for writes."),

@@ -3,7 +3,7 @@ import type { RouteClass } from "./classify.ts";
 import type { ExchangeContext } from "./exchange-context.ts";
 import { ExchangeTokens } from "./exchange-tokens.ts";
 import type { Gathered } from "./gathering.ts";
-import { requestHeaders, valueOf } from "./headers.ts";
+import { headBytes, requestHeaders, valueOf } from "./headers.ts";
 import type { HeldWrite } from "./hold.ts";
 import type { ClientRequest, ClientResponse } from "./inbound.ts";
 import { answerForFailure, answerForHold, codeOf, isUnsendable, sendOwnAnswer } from "./replies.ts";
@@ -74,6 +74,11 @@ export class Exchange implements TransferHooks, HeldWrite, Gathered {
   /** A stream has no end of its own: nothing waits for it to finish. */
   get isEndless(): boolean {
     return this.#class.kind === "stream" || this.#isEventStream;
+  }
+
+  get bytes(): number {
+    const content = Buffer.isBuffer(this.#body) ? this.#body.length : 0;
+    return headBytes(this.#url, this.#request.rawHeaders) + content;
   }
 
   start(): void {

@@ -162,3 +162,8 @@ function append(list: string | string[] | undefined, item: string): string {
   if (list === undefined) return item;
   return `${typeof list === "string" ? list : list.join(", ")}, ${item}`;
 }
+
+/** About how much memory the head of a request takes. */
+export function headBytes(url: string, rawHeaders: readonly string[]): number {
+  return rawHeaders.reduce((sum, text) => sum + text.length, url.length);
+}

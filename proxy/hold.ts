@@ -3,6 +3,8 @@ import type { HoldState } from "./ports.ts";
 /** A write that waits. Exactly one of the two is called, unless it leaves. */
 export interface HeldWrite {
   readonly requestId: string;
+  /** What is kept of it in memory: its head, and its content if that was read before the hold. */
+  readonly bytes: number;
   go(heldMs: number): void;
   refuse(heldMs: number, why: "full" | "limit"): void;
 }
@@ -11,6 +13,7 @@ export interface HoldGateOptions {
   /** The longest one write may wait, over however many leases: then it is refused. */
   readonly limitMs: number;
   readonly maxHeld: number;
+  readonly maxHeldBytes: number;
   /** Something that an acknowledgement says has changed. */
   readonly onChange: () => void;
   readonly record: HoldRecorder;
@@ -48,6 +51,7 @@ export class HoldGate {
   #deadline: NodeJS.Timeout | undefined;
   #limit: NodeJS.Timeout | undefined;
   readonly #waiting = new Set<Waiting>();
+  #bytes = 0;
   /** Writes sent to an app and not answered, by request id. */
   readonly #inFlight = new Map<string, number>();
   #inFlightWrites = 0;
@@ -96,16 +100,20 @@ export class HoldGate {
   enter(write: HeldWrite): () => void {
     const attempt = this.#hold?.attempt ?? 0;
     this.#options.record.held(attempt);
-    if (this.#waiting.size >= this.#options.maxHeld) {
+    const { maxHeld, maxHeldBytes } = this.#options;
+    if (this.#waiting.size >= maxHeld || this.#bytes + write.bytes > maxHeldBytes) {
       this.#options.record.refused(attempt, 0);
       write.refuse(0, "full");
       return () => {};
     }
     const waiting: Waiting = { write, attempt, since: performance.now() };
     this.#waiting.add(waiting);
+    this.#bytes += write.bytes;
     if (this.#limit === undefined) this.#armLimit();
     return () => {
-      if (this.#waiting.delete(waiting)) this.#options.record.left(attempt);
+      if (!this.#waiting.delete(waiting)) return;
+      this.#bytes -= write.bytes;
+      this.#options.record.left(attempt);
     };
   }
 
@@ -137,6 +145,7 @@ export class HoldGate {
     const now = performance.now();
     const released = [...this.#waiting];
     this.#waiting.clear();
+    this.#bytes = 0;
     for (const { write, attempt, since } of released) {
       this.#options.record.released(attempt, now - since);
       write.go(now - since);
@@ -161,6 +170,7 @@ export class HoldGate {
       const ms = now - waiting.since;
       if (ms < this.#options.limitMs) break;
       this.#waiting.delete(waiting);
+      this.#bytes -= waiting.write.bytes;
       this.#options.record.refused(waiting.attempt, ms);
       waiting.write.refuse(ms, "limit");
     }

@@ -48,6 +48,7 @@ export interface SidecarLimits {
   /** The longest one write may be held, over several leases. Default: four times `flip.hold`, at least 2 s. */
   readonly heldMs: number;
   readonly maxHeld: number;
+  readonly maxHeldBytes: number;
   /** How many clients may be bound by fences at once. */
   readonly maxBound: number;
   /** When the new app is left alone, and for how long. */
@@ -115,6 +116,7 @@ class RunningSidecar implements Sidecar {
     this.#hold = new HoldGate({
       limitMs: this.#limits.heldMs,
       maxHeld: this.#limits.maxHeld,
+      maxHeldBytes: this.#limits.maxHeldBytes,
       onChange: () => this.#acknowledge(),
       record: this.#held,
     });
@@ -393,8 +395,9 @@ function defaultLimits(plan: Plan): SidecarLimits {
   return {
     timeouts: { ...plan.proxy.appTimeouts, fallbackHeadMs: plan.canary.fallbackAfterMs },
     fenceMs: 5,
-    heldMs: Math.max(2_000, plan.flip.holdMs * 4),
-    maxHeld: 10_000,
+    heldMs: plan.flip.held.ms,
+    maxHeld: plan.flip.held.writes,
+    maxHeldBytes: plan.flip.held.bytes,
     maxBound: 100_000,
     breaker: {},
     drainMs: 10_000,

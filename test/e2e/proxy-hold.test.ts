@@ -1,5 +1,7 @@
 import http from "node:http";
-import { expect, test } from "vitest";
+import net from "node:net";
+import { expect, onTestFinished, test } from "vitest";
+import { HoldGate } from "../../proxy/hold.ts";
 import { send, startApp, startTestSidecar } from "../support/sidecar.ts";
 import type { TestApp, TestSidecar, TestSidecarOptions } from "../support/sidecar.ts";
 
@@ -158,6 +160,68 @@ test("the queue is bounded", async () => {
   expect(JSON.parse(answer.body)).toMatchObject({ error: "writes_held" });
   source.set({ hold: null });
   expect((await Promise.all(waiting)).map(({ status }) => status)).toEqual([200, 200]);
+});
+
+test("the queue is bounded in bytes: of heads, and of contents read before the hold; who leaves gives them back", async () => {
+  const { url, source, sidecar, old } = await start({ limits: { maxHeldBytes: 40_000 } });
+  const slow = http.request(url, { method: "POST", headers: { "content-length": 30_000 } });
+  slow.on("error", () => {});
+  slow.write("x");
+  await expect.poll(() => sidecar.stats().in_flight).toBe(1);
+  source.hold(2, LEASE);
+  slow.end("x".repeat(29_999));
+  await expect.poll(() => sidecar.stats().held.now).toBe(1);
+  const large = { "x-large": "x".repeat(12_000) };
+  const refused = await write(url, "/refused", large);
+  expect([refused.status, refused.headers["retry-after"]]).toEqual([503, "1"]);
+  slow.destroy();
+  await expect.poll(() => sidecar.stats().held.now).toBe(0);
+  const waiting = write(url, "/waiting", large);
+  await expect.poll(() => sidecar.stats().held.now).toBe(1);
+  source.set({ hold: null });
+  expect((await waiting).status).toBe(200);
+  expect(old.seen.map(({ url: path }) => path)).toEqual(["/waiting"]);
+});
+
+test("held writes leave in the order they came, and one that has left the queue is not sent", () => {
+  const sent: number[] = [];
+  const record = { began() {}, ended() {}, held() {}, released() {}, refused() {}, left() {} };
+  const options = { limitMs: LEASE, maxHeld: 9, maxHeldBytes: 900, onChange() {}, record };
+  const gate = new HoldGate(options);
+  gate.update({ attempt: 1, deadline: performance.now() + LEASE });
+  const leave = [0, 1, 2, 3, 4].map((n) =>
+    gate.enter({ requestId: `${n}`, bytes: 1, go: () => void sent.push(n), refuse() {} }),
+  );
+  leave[2]?.();
+  gate.update(null);
+  expect(sent).toEqual([0, 1, 3, 4]);
+  gate.stop();
+});
+
+test("writes of one client, pipelined and over connections of their own, are each sent once", async () => {
+  const { url, source, sidecar, old } = await start();
+  const connect = () => {
+    const socket = net.connect(Number(new URL(url).port), "127.0.0.1");
+    onTestFinished(() => void socket.destroy());
+    return socket;
+  };
+  const head = (n: number) => `POST /${n} HTTP/1.1\r\nhost: a\r\nauthorization: ann\r\n`;
+  for (let round = 0; round < 5; round++) {
+    old.seen.length = 0;
+    source.hold(round + 1, LEASE);
+    const sockets = [connect(), connect(), connect()] as const;
+    sockets[0].write(`${head(0)}content-length: 0\r\n\r\n${head(1)}content-length: 0\r\n\r\n`);
+    await expect.poll(() => sidecar.stats().held.now).toBe(2);
+    sockets[1].write(`${head(2)}content-length: 0\r\n\r\n`);
+    await expect.poll(() => sidecar.stats().held.now).toBe(3);
+    sockets[2].write(`${head(3)}content-length: 0\r\n\r\n`);
+    await expect.poll(() => sidecar.stats().held.now).toBe(4);
+    source.set({ hold: null });
+    await expect.poll(() => old.seen.length).toBe(4);
+    const paths = old.seen.map(({ url: path }) => path);
+    // Each has a connection of its own to the app: there they may overtake each other.
+    expect(paths.toSorted()).toEqual(["/0", "/1", "/2", "/3"]);
+  }
 });
 
 test("a client that leaves while held is never sent, and no body is read while held", async () => {

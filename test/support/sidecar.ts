@@ -268,7 +268,10 @@ export function makePlan(folder: string, options: TestSidecarOptions): Plan {
     checks: [],
     shadow: { sample: 0, ignore: [], unordered: [], redact: [], ...options.shadow },
     canary: { steps: [0.5], stayMs: 0, fallback: true, fallbackAfterMs: 5_000 },
-    flip: { holdMs: options.holdMs ?? 500 },
+    flip: {
+      holdMs: options.holdMs ?? 500,
+      held: { writes: 10_000, bytes: 1 << 26, ms: Math.max(2_000, (options.holdMs ?? 500) * 4) },
+    },
     gates: {
       verifyMaxAgeMs: 1000,
       lagMs: options.lagMs ?? 1000,
