@@ -1,6 +1,7 @@
 import { advance } from "./advance.ts";
 import { approve } from "./approve.ts";
 import { backfill } from "./backfill.ts";
+import { backup } from "./backup.ts";
 import { check } from "./check.ts";
 import { clean } from "./clean.ts";
 import { control } from "./control.ts";
@@ -40,6 +41,7 @@ const COMMANDS = [
   pause,
   resume,
   report,
+  backup,
   tune,
   clean,
   proxy,

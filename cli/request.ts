@@ -97,7 +97,8 @@ function watchLead(parts: Omit<ControllerOptions, "engine">): { stop(): Promise<
   };
 }
 
-function userName(): string {
+/** Who runs this command, for the timeline. */
+export function userName(): string {
   try {
     return userInfo().username;
   } catch {

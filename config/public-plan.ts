@@ -8,6 +8,7 @@ export function publicPlan(plan: Plan): unknown {
     old: { ...plan.old, database: describeDatabase(plan.old.database) },
     new: { ...plan.new, database: describeDatabase(plan.new.database) },
     control: { ...plan.control, database: describeDatabase(plan.control.database) },
+    backup: { ...plan.backup, key: plan.backup.key === undefined ? undefined : "(set)" },
     operate: { ...plan.operate, tokens: plan.operate.tokens === undefined ? undefined : "(set)" },
   });
 }
