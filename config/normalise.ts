@@ -1,3 +1,4 @@
+import { backupPlan } from "./backup.ts";
 import { dirname, resolve } from "node:path";
 import type {
   ClientSource,
@@ -81,6 +82,7 @@ export function normalise(file: string, plan: PlanFile, notActing: readonly stri
       canary: plan.gates.canary,
     },
     policy: normalisePolicy(plan, plan.gates.drill),
+    backup: backupPlan(file, plan.backup),
     approvals: plan.approvals,
     operate: { listen: plan.operate.listen, tokens: plan.operate.tokens || undefined },
     notify: plan.notify,

@@ -1,3 +1,4 @@
+import type { BackupPlan } from "./backup.ts";
 import type { JsonPath } from "./json-path.ts";
 import type { PolicyPlan } from "./policy.ts";
 import type { Consistency, RouteKind, TokenCarrier } from "./words.ts";
@@ -71,6 +72,7 @@ export interface Plan {
   readonly policy: PolicyPlan;
   /** Number of distinct people who must approve a phase. */
   readonly approvals: Readonly<Record<string, number>>;
+  readonly backup: BackupPlan;
   readonly operate: { readonly listen: ListenAddress; readonly tokens: string | undefined };
   readonly notify: readonly string[];
   /** Parts of the plan that are accepted but do not act yet: `check` and `up` print these. */

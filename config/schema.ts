@@ -1,3 +1,4 @@
+import { backupFields } from "./backup.ts";
 import { z } from "zod";
 import {
   count,
@@ -452,6 +453,9 @@ export const planSchema = section({
     .prefault({})
     .describe("How many distinct people must approve a phase."),
   ...policyFields,
+  backup: backupFields
+    .optional()
+    .describe("Backups of both databases: where, how many, and before which phases."),
   operate: section({
     listen: listen()
       .prefault("127.0.0.1:8081")

@@ -1,3 +1,4 @@
+import { backupPlan } from "../../config/backup.ts";
 import { mkdtemp } from "node:fs/promises";
 import http from "node:http";
 import type { IncomingMessage, ServerResponse } from "node:http";
@@ -279,6 +280,7 @@ export function makePlan(folder: string, options: TestSidecarOptions): Plan {
       canary: { samples: 1, errors: 0, p99: 1 },
     },
     policy: NO_POLICY,
+    backup: backupPlan("/nowhere/crossfade.yaml", undefined),
     approvals: {},
     operate: { listen: { host: "127.0.0.1", port: 0 }, tokens: options.operatorTokens },
     notify: [],

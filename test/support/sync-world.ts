@@ -1,3 +1,4 @@
+import { backupPlan } from "../../config/backup.ts";
 import pino from "pino";
 import pg from "pg";
 import { NO_POLICY } from "../../config/policy.ts";
@@ -104,6 +105,7 @@ export function testPlan(options: WorldOptions): Plan {
       canary: { samples: 0, errors: 0, p99: 0 },
     },
     policy: NO_POLICY,
+    backup: backupPlan("/nowhere/crossfade.yaml", undefined),
     approvals: {},
     operate: { listen: { host: "127.0.0.1", port: 0 }, tokens: undefined },
     notify: [],
