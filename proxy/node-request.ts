@@ -42,7 +42,8 @@ export function sendOverNode(
     port: url.port,
     method,
     path,
-    headers: [...headers, "Connection", "close", ...coding(body, headers)],
+    // An app that may keep the connection reads on after an early answer; one that closes it may cut that answer off.
+    headers: [...headers, "connection", "keep-alive", ...coding(body, headers)],
     setDefaultHeaders: false,
     agent: false,
   });

@@ -85,7 +85,7 @@ test("a request for two hosts is refused", async () => {
   expect(old.seen).toEqual([]);
 });
 
-test("chunk extensions and trailers of a request stay here; its content arrives whole", async () => {
+test("chunk extensions stay here, trailers never become fields, and the content arrives whole", async () => {
   const old = await startApp("old");
   const { port } = await startTestSidecar({ old });
   const answer = await exchange(
