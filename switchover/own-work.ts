@@ -25,7 +25,9 @@ export async function ownWork(
 ): Promise<OwnWork | undefined> {
   const { phase } = migration;
   if (phase === "off" || phase === "done") return undefined;
-  if (migration.gap !== undefined) return (execution) => healGap(execution, migration);
+  // What is copied while nothing follows would have to be copied again.
+  if (migration.gap !== undefined && !migration.paused.mirror)
+    return (execution) => healGap(execution, migration);
   if (phase === "backfill" && (await progress(store, "forward")).length === 0) {
     return (execution) => runEffect(execution, { do: "plan-chunks" });
   }

@@ -188,7 +188,7 @@ class MirrorRole {
       ...this.#stats,
       state: wanted ? "paused" : "waiting",
       lag_ms: 0,
-      why: wanted ? "paused by an operator" : "nothing to follow in this phase",
+      why: wanted ? (migration.gap ?? "paused by an operator") : "nothing to follow in this phase",
     };
     this.#caughtUpAt = performance.now();
     await this.#running.sleep(500);

@@ -102,7 +102,8 @@ async function readPublished(client: pg.Client, side: Side): Promise<Map<string,
     client,
     `select n.nspname, c.relname, (
        select json_agg(a.attname order by a.attname collate "C")::text from pg_attribute a
-       where a.attrelid = c.oid and a.attnum = any(string_to_array(to_jsonb(r)->>'prattrs', ' ')::int2[]))
+       where a.attrelid = c.oid and a.attnum in (
+         select v::int from jsonb_array_elements_text(nullif(to_jsonb(r)->'prattrs', 'null')) v))
      from pg_publication p join pg_publication_rel r on r.prpubid = p.oid
      join pg_class c on c.oid = r.prrelid join pg_namespace n on n.oid = c.relnamespace
      where p.pubname = $1`,

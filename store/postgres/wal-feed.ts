@@ -1,4 +1,4 @@
-import { setTimeout as sleep } from "node:timers/promises";
+import { setImmediate, setTimeout as sleep } from "node:timers/promises";
 import type pg from "pg";
 import { CrossfadeError } from "../../config/errors.ts";
 import type { Side } from "../../config/words.ts";
@@ -98,6 +98,8 @@ export class WalFeed implements Feed {
   async read(limit: number): Promise<WalBatch> {
     this.#stream?.check();
     const batch = this.#cut(limit);
+    // What is awaited arrives by a socket: whoever asks in a loop must not keep it from being read.
+    if (batch.size === 0) await setImmediate();
     if (batch.xids.length > 0) await this.#untilVisible(batch.xids);
     return batch;
   }

@@ -151,7 +151,7 @@ describe("one problem each, in these words", () => {
       { "proxy.listen": [1] },
       "proxy.listen: found a list, expected an address",
     ],
-    ["feed wal", { feed: "wal" }, 'feed: found "wal", which is not built yet, expected trigger'],
+    ["no such feed", { feed: "binlog" }, 'feed: found "binlog", expected trigger or wal'],
     ["feed unknown", { feed: "kafka" }, 'feed: found "kafka", expected trigger or wal'],
     [
       "no forward",
