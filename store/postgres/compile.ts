@@ -227,7 +227,9 @@ async function compileReader(
   const compiled: Mapping[] = [];
   for (const plan of mappings) {
     const mapping = await compileMapping(plan, driver, readerColumns, input, issues);
-    if (mapping !== undefined) compiled.push(mapping);
+    if (mapping === undefined) continue;
+    refuseWide(mapping, driver, input, issues);
+    compiled.push(mapping);
   }
   // A type that is missing here travels as text; only an enum's binary form is its text.
   const binary = columns.every((column, i) => resolved[i] !== undefined || column.typeKind === "e");
@@ -254,6 +256,24 @@ function refuseHeirs(table: Table, path: string, issues: PlanIssue[]): void {
   issues.push({
     path,
     message: `table ${table.name} has tables that inherit from it (${table.heirs.join(", ")}), and its own rows cannot be told from theirs. Map those tables, each by itself, and leave ${table.name} out; or end the inheritance (alter table … no inherit ${table.name}), or make it a partitioned table`,
+  });
+}
+
+/** Postgres' own limit of a table. */
+const MOST_COLUMNS = 1_600;
+
+/** Between two databases the rows of the way back are staged with the keys they come from. */
+function refuseWide(
+  mapping: Mapping,
+  driver: Driver,
+  { plan, direction }: CompileInput,
+  issues: PlanIssue[],
+): void {
+  const staged = mapping.columns.length + driver.key.length;
+  if (direction === "forward" || isSameDatabase(plan) || staged <= MOST_COLUMNS) return;
+  issues.push({
+    path: mapping.path,
+    message: `makes ${mapping.columns.length} columns of ${mapping.target.name}; with the key of ${driver.name} that travels beside them these are ${staged} columns, and a table can have at most ${MOST_COLUMNS}. Put ${mapping.target.name} and its new form into one database, or drop columns`,
   });
 }
 

@@ -167,3 +167,18 @@ test("bytes whose meaning is not known are refused", async () => {
     validatePlan(testPlan({ oldUrl, newUrl, forward: [mapping("t", "t")] })),
   ).rejects.toMatchObject({ code: "DATABASE_UNFIT", message: expect.stringMatching(/SQL_ASCII/) });
 });
+
+test("without a primary key, a unique index over columns that must have values is the key; without any, the table is refused", async () => {
+  const schema = `create table t (a int not null, b text not null, c int unique, v text); create unique index on t (b, a);
+    create table none (a int unique, v text)`;
+  const urls = await openPair(schema, schema);
+  await expect(
+    validatePlan(testPlan({ ...urls, forward: [mapping("none", "none")] })),
+  ).rejects.toThrow(/none has neither a primary key nor a unique index over not-null columns/);
+  const world = await follow(urls, [mapping("t", "t")]);
+  await world.old.query("insert into t values (1, 'x', null, 'one'), (2, 'x', null, 'two')");
+  await world.drain();
+  await world.old.query("update t set b = 'y', v = 'moved' where a = 1; delete from t where a = 2");
+  await world.drain();
+  expect(await rows(world.new, "select a, b, c, v from t")).toEqual([["1", "y", null, "moved"]]);
+});
