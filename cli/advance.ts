@@ -3,6 +3,7 @@ import type { WalkResult } from "../switchover/walk.ts";
 import type { Command } from "./command.ts";
 import { prepare } from "./prepare.ts";
 import { request } from "./request.ts";
+import { withProgress } from "./progress-bars.ts";
 import { DRY_RUN, toOption, WAIT, type WalkCommandOptions, walkResult } from "./walk-command.ts";
 
 export const advance: Command<WalkCommandOptions> = {
@@ -39,6 +40,7 @@ writes wait for some milliseconds, none fails, and the receipt says how long the
       dryRun,
       noWayBack: !options.wayBack,
     };
-    return walkResult((await request(context, "advance", args)) as WalkResult, dryRun);
+    const walk = () => request(context, "advance", args) as Promise<WalkResult>;
+    return walkResult(args.wait ? await withProgress(context, walk) : await walk(), dryRun);
   },
 };

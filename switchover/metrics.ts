@@ -62,6 +62,16 @@ function backfillMetrics(gauge: MakeGauge, { backfill, verify }: Status): void {
     done.set({ table: table.table }, table.done);
     rows.set({ table: table.table }, table.rows);
   }
+  const left = gauge(
+    "backfill_eta_seconds",
+    "Seconds until a table is copied, at its rate so far",
+    ["table"],
+  );
+  for (const { table, eta_s: seconds } of backfill.tables)
+    if (seconds !== null) left.set({ table }, seconds);
+  gauge("backfill_throttled", "1 while the throttle has something to say").set(
+    backfill.throttle === null ? 0 : 1,
+  );
   gauge("backfill_rows_per_second", "Rows copied per second, lately").set(backfill.rows_per_s);
   const differences = gauge("verify_differences", "What the last comparison found", ["kind"]);
   for (const kind of ["missing", "extra", "different"] as const)
