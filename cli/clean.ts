@@ -5,19 +5,31 @@ import { isInstalled, uninstall } from "../store/control/schema.ts";
 import { readSidecars } from "../store/control/sidecars.ts";
 import { readWorkers, WORKER_ROLES } from "../store/control/workers.ts";
 import { FRESH_MS } from "../switchover/gates.ts";
-import type { Command } from "./command.ts";
+import type { Command, Context, Result } from "./command.ts";
 import { request } from "./request.ts";
 
-export const clean: Command<{ readonly yes?: boolean }> = {
+interface CleanOptions {
+  readonly yes?: boolean;
+  readonly dropOld?: boolean;
+}
+
+export const clean: Command<CleanOptions> = {
   name: "clean",
   summary: "removes everything Crossfade installed, on both sides",
   details: `Removes triggers, logs and state from both databases, and the control store with its history. While old is the authority it goes
 back to off first; while new is, it refuses: go back or finish. Only while no role runs. Tables of the app are not touched:
-after done, the old tables stay aside until you drop them.`,
-  examples: ["crossfade clean --yes"],
-  options: [new Option("--yes", "yes, remove it all, the history included")],
+after done, the old tables stay aside until you drop them.
+
+With --drop-old it drops those tables and nothing else: only in done, and only after its stay (\`stay: { done: 7d }\`). Do that before you
+remove the rest. What still depends on one of them is named, and then nothing is dropped.`,
+  examples: ["crossfade clean --drop-old --yes", "crossfade clean --yes"],
+  options: [
+    new Option("--drop-old", "drop the old tables that stand aside since done"),
+    new Option("--yes", "yes, remove it all, the history included (with --drop-old: those tables)"),
+  ],
   logLevel: "warn",
-  async run(context, { yes }) {
+  async run(context, { yes, dropOld }) {
+    if (dropOld === true) return dropOldTables(context, yes === true);
     const store = openControlStore(context.plan, { role: "cli", instance: "clean" });
     try {
       if (!(await isInstalled(store)))
@@ -40,6 +52,22 @@ after done, the old tables stay aside until you drop them.`,
     return { json: { cleaned: true }, text: "everything Crossfade installed is removed" };
   },
 };
+
+/** Its own confirmation: there is no way back but a backup. */
+async function dropOldTables(context: Context, yes: boolean): Promise<Result> {
+  if (!yes) {
+    const message = "this drops the old tables for good; the way back is a backup";
+    throw new CrossfadeError("REFUSED", message, {
+      hint: "Say so: crossfade clean --drop-old --yes",
+    });
+  }
+  const result = (await request(context, "clean", { dropOld: true })) as { dropped: string[] };
+  const { dropped } = result;
+  return {
+    json: result,
+    text: dropped.length === 0 ? "no old tables stand aside" : `dropped: ${dropped.join(", ")}`,
+  };
+}
 
 /** A role that runs would find its tables gone, or put them back. */
 async function refuseWhileRunning(store: ControlStore): Promise<void> {

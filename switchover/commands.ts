@@ -7,6 +7,7 @@ import { changeMigration, readMigration } from "../store/control/migration.ts";
 import type { Migration, MigrationChange } from "../store/control/migration.ts";
 import type { ControlStore } from "../store/control/open.ts";
 import { readVerifyExamples } from "../store/control/verify-runs.ts";
+import { dropOld } from "./drop-old.ts";
 import { recordedFlip, runEffect } from "./effects.ts";
 import type { Execution } from "./effects.ts";
 import { gateLimits } from "./facts.ts";
@@ -48,8 +49,7 @@ export async function executeRequest(
     case "tune":
       return tune(execution, parseArgs(kind, args));
     case "clean":
-      parseArgs(kind, args);
-      return clean(execution);
+      return parseArgs(kind, args).dropOld ? dropOld(execution) : clean(execution);
   }
 }
 

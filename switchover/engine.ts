@@ -21,6 +21,8 @@ export interface Engine {
   uninstall(lead: LeadCheck): Promise<void>;
   /** After done: feeds, mirror objects and new's guards go; the old tables are renamed aside and keep their guard. */
   teardown(lead: LeadCheck): Promise<void>;
+  /** Drops the old tables that `teardown` moved aside; returns their names. */
+  dropOld(): Promise<readonly string[]>;
   /** Cuts every driving table of a direction into chunks in the ledger. */
   planChunks(direction: Direction, signal: AbortSignal): Promise<void>;
   /** Compares, and with `repair` syncs what differs; records the run. */

@@ -97,8 +97,7 @@ export class Notifier {
 
 /** One line for people: Slack and what is compatible with it show `text`. */
 export function textOf(plan: string, { kind, by, phase, detail }: TimelineEvent): string {
-  const said = (key: string) =>
-    detail[key] === undefined || detail[key] === null ? "" : String(detail[key]);
+  const said = (key: string) => (typeof detail[key] === "string" ? detail[key] : "no reason given");
   const what: Readonly<Record<string, string>> = {
     phase: `${said("from")} → ${said("to")}`,
     trigger: `going back by itself: ${said("why")}`,

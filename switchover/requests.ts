@@ -40,7 +40,7 @@ export const REQUESTS = {
     key: z.enum(TUNABLE),
     value: z.number().positive().nullable(),
   }),
-  clean: z.strictObject({}),
+  clean: z.strictObject({ dropOld: z.boolean().default(false) }),
 } as const;
 
 export type RequestKind = keyof typeof REQUESTS;

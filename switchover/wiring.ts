@@ -9,6 +9,7 @@ import { readMigration } from "../store/control/migration.ts";
 import type { ControlStore } from "../store/control/open.ts";
 import { isInstalled } from "../store/control/schema.ts";
 import { readWorkers } from "../store/control/workers.ts";
+import { dropAside } from "../store/postgres/drop-aside.ts";
 import { refusedCount } from "../store/postgres/guard.ts";
 import { acceptLoss, listQuarantine } from "../store/postgres/quarantine.ts";
 import { changedShapes } from "../store/postgres/shape-watch.ts";
@@ -49,6 +50,7 @@ export function openRealEngine(wiring: Wiring): Engine {
     },
     uninstall: (lead) => uninstallSides(wiring, lead),
     teardown: (lead) => teardownSides(wiring, lead),
+    dropOld: () => onSide(wiring, "old", (client) => dropAside(client, "old")),
     async planChunks(direction) {
       const { epoch } = await readMigration(wiring.store);
       await planBackfill(wiring.plan, wiring.store, { direction, epoch });

@@ -244,6 +244,9 @@ test(
       triggers: ["crossfade_guard"],
       tables: ["crossfade_old.items", "new_app.items"],
     });
+    await expect(ask(plan, "clean", { dropOld: true }), "its stay is not over").rejects.toThrow(
+      "the old tables stay until",
+    );
     await ask(plan, "clean");
     expect(await installedObjects(url)).toMatchObject({ ours: [], triggers: [] });
   },
