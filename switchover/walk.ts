@@ -3,6 +3,7 @@ import type { Phase } from "../config/words.ts";
 import type { Receipt } from "../store/control/history.ts";
 import { readMigration, setMigration } from "../store/control/migration.ts";
 import type { Migration } from "../store/control/migration.ts";
+import { backupBefore } from "./backup-before.ts";
 import { runEffect, verifyUntilClean } from "./effects.ts";
 import type { Execution } from "./effects.ts";
 import { gateLimits, gatherFacts, machineFacts } from "./facts.ts";
@@ -83,9 +84,13 @@ export async function advance(execution: Execution, options: WalkOptions): Promi
     if (decided.kind === "stay")
       return result(migration, steps, receipt, steps.length === 0 ? decided.why : undefined);
     const go = orRefused(decided);
-    await passGates(execution, `advance to ${go.next.phase}`, options, (facts) =>
-      gatesInto(go.next.phase, facts, gateLimits(execution.plan)),
-    );
+    const gates = () =>
+      passGates(execution, `advance to ${go.next.phase}`, options, (facts) =>
+        gatesInto(go.next.phase, facts, gateLimits(execution.plan)),
+      );
+    await gates();
+    if (go.next.phase !== migration.phase && (await backupBefore(execution, go.next.phase)))
+      await gates();
     if (go.next.phase === "write-new" && options.noWayBack)
       await confirmNoWayBack(execution, migration);
     const passage = { from: migration.phase, to: go.next.phase, kind: "advance" } as const;

@@ -169,9 +169,25 @@ describe.each([{ key: "" }, { key: "a long key" }])("backups, key '$key'", ({ ke
     });
     expect(readdirSync(join(dirname(broken), "backups"))).toEqual([]);
 
+    const refused = await runCli(
+      writePlanFile({ ...content, backup: { key, tools: "/nowhere" } }),
+      "advance",
+    );
+    expect(refused).toMatchObject({
+      exit: 3,
+      document: {
+        error: {
+          message: expect.stringMatching(/backup before dual-write failed: .*not installed/),
+        },
+      },
+    });
     const plan = writePlanFile(content);
-    await runCli(plan, "backup", "create");
     expect((await runCli(plan, "advance")).exit).toBe(0);
+    expect(await runCli(plan, "backup", "list")).toMatchObject({
+      document: {
+        backups: [{ why: "before dual-write", dumps: [{ side: "old" }, { side: "new" }] }],
+      },
+    });
     expect(await runCli(plan, "backup", "restore", "--side", "old", "--yes")).toMatchObject({
       exit: 3,
       document: { error: { message: expect.stringContaining("dual-write") } },
