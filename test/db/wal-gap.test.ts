@@ -1,0 +1,80 @@
+import { expect, test } from "vitest";
+import { readEvents } from "../../store/control/history.ts";
+import { readMigration } from "../../store/control/migration.ts";
+import { openSession } from "../../store/postgres/session.ts";
+import { dropSlot, findSlot } from "../../store/postgres/wal-slot.ts";
+import {
+  ask,
+  itemsPlan,
+  runSidecar,
+  runWorkers,
+  startController,
+} from "../support/controller-world.ts";
+import { withClient } from "../support/databases.ts";
+import type { Plan } from "../../config/plan-types.ts";
+
+const rowsOf = async (plan: Plan, side: "old" | "new") => {
+  const column = side === "old" ? "name" : "title";
+  const { rows } = await withClient(plan[side].database, (client) =>
+    client.query(`select id, ${column} as name, note from items order by id`),
+  );
+  return rows;
+};
+
+async function onOld<T>(
+  plan: Plan,
+  work: (client: Awaited<ReturnType<typeof openSession>>) => Promise<T>,
+): Promise<T> {
+  const client = await openSession({ url: plan.old.database, name: "old", application: "test" });
+  try {
+    return await work(client);
+  } finally {
+    await client.end();
+  }
+}
+
+test("a slot dropped under the mirror is a gap: every table is copied again, deletes included", async () => {
+  const plan = await itemsPlan({ feed: "wal" });
+  const { store } = await startController(plan);
+  runWorkers(plan);
+  runSidecar(plan, "s1");
+  await ask(plan, "advance", { to: "verify", wait: true });
+  await ask(plan, "pause", { what: "mirror" });
+  await onOld(plan, async (client) => {
+    // Its reader has gone, so nobody keeps the slot.
+    await expect.poll(async () => (await findSlot(client, "old"))?.activePid).toBeUndefined();
+    await client.query(
+      "update public.items set name = 'unseen' where id = 1; delete from public.items where id = 2",
+    );
+    await dropSlot(client, "old");
+  });
+  await ask(plan, "resume", { what: "mirror" });
+  const healed = async () =>
+    (await readEvents(store)).filter((event) => event.kind === "gap-healed").length > 0 &&
+    (await readMigration(store)).gap === undefined;
+  await expect.poll(healed, { timeout: 50_000, interval: 100 }).toBe(true);
+  expect(await rowsOf(plan, "new")).toEqual(await rowsOf(plan, "old"));
+  await withClient(plan.old.database, (client) =>
+    client.query("update items set name = 'seen' where id = 3"),
+  );
+  await expect
+    .poll(async () => (await rowsOf(plan, "new"))[1], { timeout: 10_000 })
+    .toMatchObject({ id: 3, name: "seen" });
+});
+
+test("WAL beyond the limit: the mirror is paused, the slot is dropped, and status says why", async () => {
+  const made = await itemsPlan({ feed: "wal" });
+  const plan: Plan = { ...made, wal: { retainBytes: 2e6 } };
+  const { store } = await startController(plan);
+  // Nobody follows.
+  await ask(plan, "advance", { to: "dual-write" });
+  await withClient(plan.old.database, (client) =>
+    client.query("select pg_logical_emit_message(false, 'x', repeat('x', 4 * 1024 * 1024))"),
+  );
+  await expect
+    .poll(async () => (await readMigration(store)).paused.mirror, { timeout: 30_000 })
+    .toBe(true);
+  expect((await readMigration(store)).gap).toContain("more than wal.retain (2.0 MB)");
+  await expect.poll(() => onOld(plan, (client) => findSlot(client, "old"))).toBeUndefined();
+  await ask(plan, "rollback", { to: "off" });
+});
