@@ -2,13 +2,14 @@ import { expect, test } from "vitest";
 import { planBackfill } from "../../backfill/plan-chunks.ts";
 import { expectEqualRows, openChaosWorld, pause, Writer } from "../support/chaos-world.ts";
 import { KillableRole } from "../support/processes.ts";
+import { testedFeed } from "../support/tested-feed.ts";
 import { Random } from "../../examples/support/random.ts";
 
 /**
  * Invariant (a): random writers during backfill and mirror, both killed by SIGKILL at random moments, end with every
  * row equal. Each seed is a run of its own; CROSSFADE_SEEDS and CROSSFADE_SEED choose others.
  */
-const COUNT = Number(process.env["CROSSFADE_SEEDS"] ?? 30);
+const COUNT = Number(process.env["CROSSFADE_SEEDS"] ?? (testedFeed() === "wal" ? 3 : 30));
 const FIRST = Number(process.env["CROSSFADE_SEED"] ?? 1);
 const SEEDS = Array.from({ length: COUNT }, (_, i) => FIRST + i);
 

@@ -12,6 +12,7 @@ import { createDatabasePair, withClient } from "./databases.ts";
 import { writePlanFile } from "./plan-files.ts";
 import type { Random } from "../../examples/support/random.ts";
 import { installWorld } from "./sync-world.ts";
+import { testedFeed } from "./tested-feed.ts";
 
 const OLD = `
   create table items (id bigint primary key, owner text not null, name text, qty numeric, note text);
@@ -68,6 +69,7 @@ export async function openChaosWorld(): Promise<ChaosWorld> {
   });
   const planFile = writePlanFile({
     name: "chaos",
+    feed: testedFeed(),
     old: { database: oldUrl, app: "http://127.0.0.1:1" },
     new: { database: newUrl, app: "http://127.0.0.1:1" },
     backfill: { workers: 2, chunk: 40, throttle: { active: 3, p99: "1.2x" } },
