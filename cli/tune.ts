@@ -23,12 +23,10 @@ export const tune: Command = {
   details: `Every worker on every machine follows within a second, and no restart takes it back. The keys are those of \`backfill\` and
 \`backfill.throttle\` in the plan; KEY=plan goes back to what the plan says.
 
-  workers=N        chunks that each backfill process copies at the same time
-  chunk=N          most rows that one sync takes at a time (at least one planned chunk)
-  p99=1.2x         slow down above this factor over the app's usual p99
-  replica_lag=5s   slow down above this lag of a replica
-  active=50        slow down above this many active sessions on the source
-  wal=50MB         slow down above this much WAL per second on the target`,
+workers: chunks that each backfill process copies at the same time. chunk: most rows that one sync takes (at least one planned
+chunk). The other keys say when the copy slows down: p99=1.2x above this factor over the app's usual p99, replica_lag=5s above
+this lag of a replica, active=50 above this many active sessions on the source, wal=50MB above this much WAL per second on the
+target.`,
   examples: ["crossfade tune workers=1", "crossfade tune p99=1.5x", "crossfade tune p99=plan"],
   options: [],
   arguments: [new Argument("<key=value>", `one of ${TUNABLE.join(", ")}, and its value`)],
