@@ -87,7 +87,8 @@ test("active sessions slow a running copy down, status says why; tune lifts it w
   await expect
     .poll(async () => (await progress(store, "forward"))[0]?.done, POLL)
     .toBeGreaterThan(60);
-  const [worker] = await readWorkers(store, "backfill");
-  expect(worker?.stats.throttle ?? "").not.toMatch(/active sessions/);
+  await expect
+    .poll(async () => (await readWorkers(store, "backfill"))[0]?.stats.throttle ?? "", POLL)
+    .not.toMatch(/active sessions/);
   await Promise.all(busy);
 });
