@@ -115,8 +115,12 @@ test("a read that new cannot answer in canary is answered by old and counted aga
   const paths = ["/500", "/reset", "/slow"];
   for (const path of paths) expect(await sideOf(url + path, client(path))).toBe("old");
   expect(await sideOf(`${url}/search`, { method: "POST", body: "q", ...client("s") })).toBe("old");
-  const { fallbacks, traffic } = sidecar.stats();
+  const { fallbacks, traffic, window } = sidecar.stats();
   expect(fallbacks).toBe(4);
+  expect(window, "what the canary is judged by").toMatchObject({
+    key: expect.stringContaining("canary") as string,
+    reads: { new: { requests: 4, errors: 4 }, old: { requests: 4, errors: 0 } },
+  });
   expect(traffic.find(({ side, kind }) => side === "new" && kind === "read")).toMatchObject({
     requests: 4,
     errors: 4,
