@@ -139,6 +139,13 @@ test("a transaction of 300,000 rows passes through in parts; memory stays bounde
   const wide = "create table wide (id text primary key)";
   const world = await open(wide, { forward: [mapping("wide", "wide")] });
   await world.feed.close();
+  const blocked = async () => {
+    const [row] = await run(
+      world.old,
+      "select (wait_event = 'WalSenderWriteData')::text from pg_stat_activity where datname = current_database() and backend_type = 'walsender'",
+    );
+    return row?.[0] === "true";
+  };
   await world.old.query(
     "insert into wide select lpad(n::text, 120, 'x') from generate_series(1, 300000) n",
   );
@@ -148,6 +155,8 @@ test("a transaction of 300,000 rows passes through in parts; memory stays bounde
       const keys = new Set<string>();
       let most = 0;
       const start = memory();
+      // Nobody reads for a while: the server keeps what it has to send.
+      await expect.poll(blocked, { timeout: 10_000, interval: 100 }).toBe(true);
       for (let batches = 0; keys.size < 300_000 && batches < limit;) {
         const batch = await feed.read(5_000);
         if (batch.changes.length === 0) {
