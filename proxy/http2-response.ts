@@ -81,11 +81,6 @@ export class Http2Response extends EventEmitter implements ClientResponse {
 
   end(content?: Buffer | string, encoding?: "latin1"): void {
     this.#ended = true;
-    // What the app did not want to read is not asked for any more (RFC 9113 §8.1).
-    this.#stream.once("finish", () => {
-      if (!this.#isRequestWhole() && !this.#stream.closed)
-        this.#stream.close(constants.NGHTTP2_NO_ERROR);
-    });
     if (content === undefined) this.#stream.end();
     else this.#stream.end(typeof content === "string" ? Buffer.from(content, encoding) : content);
   }
@@ -106,6 +101,12 @@ export class Http2Response extends EventEmitter implements ClientResponse {
       // A field that HTTP/2 does not know in trailers.
       this.destroy();
     }
+    // What the app did not want to read is not asked for any more (RFC 9113 §8.1), once the end of the answer is out.
+    if (!this.#isRequestWhole()) setImmediate(() => this.#stopUpload());
+  }
+
+  #stopUpload(): void {
+    if (!this.#stream.closed) this.#stream.close(constants.NGHTTP2_NO_ERROR);
   }
 
   #isReset(): boolean {

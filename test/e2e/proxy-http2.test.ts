@@ -185,6 +185,19 @@ test.each([
   expect(app.bytes()).toBe("");
 });
 
+test("an app may answer before it has read everything: the answer arrives whole", async () => {
+  const app = await startApp(
+    "old",
+    (_request, response) => void response.writeHead(413).end("large"),
+  );
+  const { client, sidecar } = await withSidecar(app.url);
+  const stream = client.request({ ":method": "POST" });
+  stream.write("abc");
+  const { status, body } = await answered(stream);
+  expect([status, body]).toEqual([413, "large"]);
+  await expect.poll(() => sidecar.stats().in_flight).toBe(0);
+});
+
 test("many streams of one connection are answered, each its own", async () => {
   const { client } = await start((request, response) => response.end(request.url));
   const paths = Array.from({ length: 100 }, (_, n) => `/${n}`);
