@@ -5,6 +5,7 @@ import type { Command, Context } from "./command.ts";
 import { withStatusInput } from "./status-input.ts";
 import { statusScreen } from "./status-view.ts";
 import { watchScreen } from "./watch-view.ts";
+import type { ScreenSize } from "./watch-view.ts";
 
 interface StatusOptions {
   readonly watch?: boolean;
@@ -46,7 +47,8 @@ async function watchStatus(
   read: () => Promise<Status>,
 ): Promise<void> {
   while (!signal.aborted) {
-    const { columns = 80, rows = 24 } = process.stdout;
+    const terminal: Partial<ScreenSize> = process.stdout;
+    const { columns = 80, rows = 24 } = terminal;
     const screen = await read().then(
       (found) => watchScreen(found, { columns, rows }, new Date()),
       messageOf,

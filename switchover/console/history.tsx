@@ -66,7 +66,7 @@ export function Quarantine() {
                 {may("approver") && key.state !== "accepted" && (
                   <button
                     type="button"
-                    aria-label={`Accept the loss of ${key.mapping} ${key.key.join(", ")}`}
+                    aria-label={`Accept loss… of ${key.mapping} ${key.key.join(", ")}`}
                     onClick={() => acceptDialog(key)}
                   >
                     Accept loss…

@@ -8,7 +8,7 @@ import { count, ms, percent, plural } from "./format.ts";
 export function Sidecars({ status }: { readonly status: Status }) {
   const { sidecars } = status;
   return (
-    <Card title="Sidecars" id="sidecars" aside={<span class="pill">{sidecars.length}</span>}>
+    <Card title="Sidecars" id="sidecars" wide aside={<span class="pill">{sidecars.length}</span>}>
       {sidecars.length === 0 ? (
         <p class="soft">None is registered. `crossfade up` or `crossfade proxy` starts one.</p>
       ) : (

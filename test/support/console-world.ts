@@ -1,0 +1,137 @@
+import { createServer } from "node:http";
+import type { IncomingMessage, ServerResponse } from "node:http";
+import type { AddressInfo } from "node:net";
+import pg from "pg";
+import { onTestFinished } from "vitest";
+import type { Plan } from "../../config/plan-types.ts";
+import { runProxyRole } from "../../proxy/role.ts";
+import { startControlRole } from "../../switchover/role.ts";
+import { silentLog } from "./control.ts";
+import { itemsPlan, runWorkers } from "./controller-world.ts";
+import { withClient } from "./databases.ts";
+import { freePort } from "./proxy-world.ts";
+import { mapping } from "./sync-world.ts";
+
+/** A small migration with everything real: two apps on their schemas, traffic through a sidecar, every role. */
+export interface ConsoleWorld {
+  readonly plan: Plan;
+  /** Of the console. */
+  readonly url: string;
+  /** Writes that were answered with anything but 200. */
+  readonly failedWrites: () => number;
+  readonly writes: () => number;
+}
+
+export const TOKENS = {
+  viewer: "look-only-1",
+  operator: "do-things-1",
+  approver: "say-yes-11",
+} as const;
+
+/** The row no mapping carries: its name is empty. */
+export const REJECTED = 7;
+
+export async function consoleWorld(): Promise<ConsoleWorld> {
+  const bare = await itemsPlan();
+  await withClient(bare.old.database, (client) =>
+    client.query("update items set name = '' where id = $1", [REJECTED]),
+  );
+  const plan: Plan = {
+    ...bare,
+    name: "shop-items",
+    old: { ...bare.old, app: await startApp(bare.old.database, "name") },
+    new: { ...bare.new, app: await startApp(bare.new.database, "title") },
+    forward: {
+      kind: "tables",
+      mappings: [
+        mapping("items", "items", {
+          set: new Map([["title", "name"]]),
+          reject: new Map([["the name is empty", "name = ''"]]),
+        }),
+      ],
+    },
+    proxy: { ...bare.proxy, listen: { host: "127.0.0.1", port: await freePort() } },
+    shadow: { ...bare.shadow, sample: 1 },
+    canary: { ...bare.canary, steps: [0.5] },
+    gates: { ...bare.gates, shadow: { samples: 20, mismatch: 0.5 } },
+    operate: {
+      ...bare.operate,
+      tokens: Object.entries(TOKENS)
+        .map(([role, token]) => `${role}:${token}`)
+        .join(","),
+    },
+  };
+  const control = await startControlRole({ plan, log: silentLog });
+  onTestFinished(() => control.stop());
+  runWorkers(plan);
+  const traffic = startTraffic(await startProxy(plan));
+  return { plan, url: control.listen, ...traffic };
+}
+
+async function startProxy(plan: Plan): Promise<string> {
+  const abort = new AbortController();
+  const ready = Promise.withResolvers<string>();
+  const role = runProxyRole({
+    plan,
+    log: silentLog,
+    signal: abort.signal,
+    onReady: ready.resolve,
+  });
+  role.catch(ready.reject);
+  onTestFinished(async () => {
+    abort.abort();
+    await role;
+  });
+  return ready.promise;
+}
+
+/** GET /items/ID and PUT /items/ID on a schema whose items have their name in `column`. */
+async function startApp(database: string, column: "name" | "title"): Promise<string> {
+  const pool = new pg.Pool({ connectionString: database, max: 4 });
+  const answer = async (request: IncomingMessage): Promise<object> => {
+    const id = Number(request.url?.split("/").at(-1));
+    if (request.method === "PUT")
+      await pool.query("update items set note = 'note ' || clock_timestamp() where id = $1", [id]);
+    const { rows } = await pool.query<object>(
+      `select id, ${column} as name, note from items where id = $1`,
+      [id],
+    );
+    return rows[0] ?? {};
+  };
+  const server = createServer((request: IncomingMessage, response: ServerResponse) => {
+    answer(request).then(
+      (document) =>
+        response.setHeader("content-type", "application/json").end(JSON.stringify(document)),
+      () => response.writeHead(500).end(),
+    );
+  });
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  onTestFinished(async () => {
+    server.closeAllConnections();
+    await new Promise((resolve) => server.close(resolve));
+    await pool.end();
+  });
+  return `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+}
+
+function startTraffic(url: string) {
+  let [writes, failed, stopped] = [0, 0, false];
+  const loop = (async () => {
+    for (let i = 0; !stopped; i++) {
+      const id = (i % 100) + 10;
+      const write = i % 5 === 0;
+      const status = await fetch(`${url}/items/${id}`, { method: write ? "PUT" : "GET" }).then(
+        async (response) => (await response.text(), response.status),
+        () => 0,
+      );
+      if (write) writes += 1;
+      if (write && status !== 200 && !stopped) failed += 1;
+      await new Promise((resolve) => setTimeout(resolve, 10));
+    }
+  })();
+  onTestFinished(async () => {
+    stopped = true;
+    await loop;
+  });
+  return { writes: () => writes, failedWrites: () => failed };
+}
