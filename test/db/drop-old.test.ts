@@ -28,7 +28,9 @@ test(
         "create table crossfade_old.mine (id int); create view report as select * from crossfade_old.items",
       ),
     );
-    await expect(ask(plan, "clean", { dropOld: true })).rejects.toThrow("view public.report depends");
+    await expect(ask(plan, "clean", { dropOld: true })).rejects.toThrow(
+      "view public.report depends",
+    );
     expect((await installedObjects(url)).tables).toContain("crossfade_old.items");
     await withClient(url, (client) => client.query("drop view report"));
     expect(await ask(plan, "clean", { dropOld: true })).toEqual({ dropped: ["items"] });
