@@ -125,8 +125,9 @@ function show(read: Status): void {
   status.value = read;
   statusAt.value = Date.now();
   offline.value = null;
-  if (read.quarantine > 0 || quarantine.value.length > 0)
-    if (before?.quarantine !== read.quarantine || before === undefined) void refreshQuarantine();
+  // Before anything is installed there is no list to ask for.
+  if (read.quarantine === 0) quarantine.value = [];
+  else if (before?.quarantine !== read.quarantine) void refreshQuarantine();
 }
 
 async function guarded(work: () => Promise<void>): Promise<void> {
@@ -145,7 +146,6 @@ export function keepLive(): void {
     if (session.value === null || session.value === undefined) return;
     const ending = new AbortController();
     void refreshTimeline();
-    void refreshQuarantine();
     void repeat(refreshSeries, SERIES_MS, ending.signal);
     void stream(ending.signal);
     return () => ending.abort();
