@@ -42,3 +42,8 @@ function expandText(
     return "";
   });
 }
+
+/** The environment of a child process: ours, and what only it is told (a password must not stand on a command line). */
+export function childEnvironment(told: Environment): Environment {
+  return { ...process.env, ...told };
+}

@@ -1,6 +1,7 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { join } from "node:path";
 import { describeDatabase, redact } from "../../config/describe.ts";
+import { childEnvironment } from "../../config/environment.ts";
 import { CrossfadeError } from "../../config/errors.ts";
 
 export interface ToolOptions {
@@ -26,10 +27,7 @@ export function startTool(
   const command = options.tools === undefined ? name : join(options.tools, name);
   const login = url === undefined ? undefined : splitPassword(url);
   const child = spawn(command, [...args, ...(login === undefined ? [] : ["--dbname", login.url])], {
-    env: {
-      ...process.env,
-      ...(login?.password === undefined ? {} : { PGPASSWORD: login.password }),
-    },
+    env: childEnvironment(login?.password === undefined ? {} : { PGPASSWORD: login.password }),
     stdio: ["pipe", "pipe", "pipe"],
     signal: options.signal,
   });
