@@ -69,8 +69,8 @@ test("imports point one way: cli → switchover → backfill, proxy → store �
   expect(files.flatMap(wrongImports)).toEqual([]);
 });
 
-/** The plan's loader, and the places where a test may interrupt a process. */
-const READS_ENVIRONMENT = ["config/load.ts", "switchover/failpoint.ts"];
+/** The plan's loader, what children are told, and the places where a test may interrupt a process. */
+const READS_ENVIRONMENT = ["config/load.ts", "config/environment.ts", "switchover/failpoint.ts"];
 
 test("only the plan's loader reads the environment", () => {
   const files = Object.keys(MAY_IMPORT).flatMap((folder) =>
