@@ -34,6 +34,7 @@ export function normalise(file: string, plan: PlanFile, notActing: readonly stri
       consistency: plan.proxy.consistency,
       tokens: plan.proxy.tokens ?? (plan.redis ? "redis" : "none"),
       routes: plan.proxy.routes.map(route),
+      state: resolve(dirname(file), plan.proxy.state),
       headers: plan.proxy.headers,
       limits: {
         headerBytes: plan.proxy.limits.header_bytes,

@@ -146,6 +146,8 @@ export interface ProxyPlan {
   /** false: no `crossfade-*` response headers. */
   readonly headers: boolean;
   readonly limits: ClientLimits;
+  /** Absolute: where a sidecar keeps the routing state it knew last. */
+  readonly state: string;
   readonly appTimeouts: AppTimeouts;
 }
 

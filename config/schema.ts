@@ -240,6 +240,13 @@ const proxy = section({
     .prefault(true)
     .describe("Whether responses carry crossfade-side and crossfade-mirrored."),
   limits: limits.prefault({}).describe("What one client may take of a sidecar."),
+  state: z
+    .string()
+    .min(1)
+    .prefault(".crossfade")
+    .describe(
+      "Folder, seen from the plan's, where a sidecar remembers the last routing state for a restart without the control store.",
+    ),
 });
 
 const backfill = section({

@@ -28,7 +28,7 @@ export class FailStatic {
   #next: RoutingState | undefined;
   #writing: Promise<void> | undefined;
 
-  constructor(plan: Pick<Plan, "name" | "file" | "proxy">, log: Log) {
+  constructor(plan: Pick<Plan, "name" | "proxy">, log: Log) {
     this.#plan = plan.name;
     this.#file = failStaticFile(plan);
     this.#log = log;
@@ -84,9 +84,9 @@ export class FailStatic {
   }
 }
 
-/** Beside the plan file, one for each plan and address. */
-export function failStaticFile(plan: Pick<Plan, "name" | "file" | "proxy">): string {
+/** One for each plan and address. */
+export function failStaticFile(plan: Pick<Plan, "name" | "proxy">): string {
   const { host, port } = plan.proxy.listen;
   const name = `sidecar-${plan.name}-${host}-${port}`.replaceAll(/[^\w.-]/g, "_");
-  return join(dirname(plan.file), ".crossfade", `${name}.json`);
+  return join(plan.proxy.state, `${name}.json`);
 }

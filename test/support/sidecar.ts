@@ -249,6 +249,7 @@ export function makePlan(folder: string, options: TestSidecarOptions): Plan {
       tokens: "none",
       routes: [],
       headers: true,
+      state: join(folder, ".crossfade"),
       limits: {
         headerBytes: 65_536,
         headerTimeoutMs: 60_000,

@@ -78,6 +78,7 @@ export function testPlan(options: WorldOptions): Plan {
       tokens: "none",
       routes: [],
       headers: true,
+      state: "/nowhere/.crossfade",
       limits: {
         headerBytes: 65_536,
         headerTimeoutMs: 60_000,
