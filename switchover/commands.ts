@@ -46,6 +46,8 @@ export async function executeRequest(
       return pause(execution, parseArgs(kind, args).what, true);
     case "resume":
       return resume(execution, parseArgs(kind, args).what);
+    case "maintenance":
+      return maintenance(execution, parseArgs(kind, args));
     case "tune":
       return tune(execution, parseArgs(kind, args));
     case "clean":
@@ -126,7 +128,7 @@ async function acceptQuarantine(
     !(await engine.acceptQuarantine(direction, { id: args.id, by: person, reason: args.reason }))
   ) {
     throw new CrossfadeError("FAILED", `quarantine has no open key ${args.id}`, {
-      hint: "`crossfade quarantine list` shows them.",
+      hint: "`crossfade quarantine list` shows them. A row that changed since and is refused again has a new id.",
     });
   }
   await addEvent(store, {
@@ -193,6 +195,17 @@ async function takeChangedShapes(execution: Execution): Promise<readonly string[
   await engine.acceptShapes(lead);
   await addEvent(store, { kind: "shapes-taken", by, detail: { changed } });
   return changed;
+}
+
+/** Reads go on; sidecars answer writes with 503. Neither phase nor authority depend on it. */
+async function maintenance(
+  { store, plan, by }: Execution,
+  { on, message }: RequestArgs<"maintenance">,
+): Promise<unknown> {
+  const said = on ? (message ?? plan.maintenance.message) : null;
+  await changeInAnyPhase(store, () => ({ maintenance: said }));
+  await addEvent(store, { kind: "maintenance", by, detail: { on, message: said } });
+  return { maintenance: said };
 }
 
 async function tune(

@@ -23,7 +23,7 @@ create table if not exists crossfade.quarantine (
   direction text not null, mapping text not null, source_table text not null, key text[] not null,
   reason text not null, sqlstate text, state text not null check (state in ('deferred', 'quarantined', 'accepted')),
   at timestamptz not null default clock_timestamp(), attempts int not null default 1,
-  accepted_by text, accepted_reason text,
+  accepted_by text, accepted_reason text, row_digest text,
   unique (direction, mapping, key));
 `;
 

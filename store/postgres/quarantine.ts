@@ -21,31 +21,59 @@ export interface QuarantineRow extends Omit<Refusal, "state"> {
   readonly attempts: number;
 }
 
-/** Records refusals in the sync's own transaction. A second refusal of the same key replaces the first. */
+/** A refusal with what was refused: a digest of the rows the mapping read, undefined if they cannot be read. */
+export interface RefusedRow {
+  readonly refusal: Refusal;
+  readonly digest: string | undefined;
+}
+
+/**
+ * Records refusals in the sync's own transaction and returns those whose loss nobody has accepted. An acceptance holds
+ * as long as the same row is refused for the same reason, however often a copy or a repair tries it; a row that
+ * changed, or is refused for another reason, is a new entry with a number of its own, so that nobody accepts what they
+ * have not seen.
+ */
 export async function recordRefusals(
   client: pg.ClientBase,
   direction: Direction,
-  refusals: readonly Refusal[],
-): Promise<void> {
-  for (const refusal of refusals) {
-    await run(
-      client,
-      `insert into crossfade.quarantine as q (direction, mapping, source_table, key, reason, sqlstate, state)
-       values ($1, $2, $3, $4, $5, $6, $7)
-       on conflict (direction, mapping, key) do update set
-         reason = excluded.reason, sqlstate = excluded.sqlstate, attempts = q.attempts + 1,
-         state = excluded.state, at = clock_timestamp(), accepted_by = null, accepted_reason = null`,
-      [
-        direction,
-        refusal.mapping,
-        refusal.sourceTable,
-        [...refusal.key],
-        refusal.reason,
-        refusal.sqlstate ?? null,
-        refusal.state,
-      ],
-    );
-  }
+  refused: readonly RefusedRow[],
+): Promise<Refusal[]> {
+  if (refused.length === 0) return [];
+  const distinct = new Map(refused.map((row) => [entryName(row.refusal), row]));
+  const values = [direction, JSON.stringify([...distinct.values()].map(toRecord))];
+  await run(
+    client,
+    `delete from crossfade.quarantine q using json_to_recordset($2::json) as r(${RECORD})
+     where q.direction = $1 and q.mapping = r.mapping and q.key = r.key
+       and (q.row_digest = r.row_digest and q.reason = r.reason) is not true`,
+    values,
+  );
+  const recorded = await run(
+    client,
+    `insert into crossfade.quarantine as q (direction, mapping, source_table, key, reason, sqlstate, state, row_digest)
+     select $1, r.mapping, r.source_table, r.key, r.reason, r.sqlstate, r.state, r.row_digest
+     from json_to_recordset($2::json) as r(${RECORD})
+     on conflict (direction, mapping, key) do update set
+       sqlstate = excluded.sqlstate, attempts = q.attempts + 1, at = clock_timestamp(),
+       state = case when q.state = 'accepted' then q.state else excluded.state end
+     returning mapping, to_json(key)::text, state`,
+    values,
+  );
+  for (const [mapping, key, state] of recorded)
+    if (state === "accepted") distinct.delete(`${mapping}${key}`);
+  return [...distinct.values()].map((row) => row.refusal);
+}
+
+const RECORD =
+  "mapping text, source_table text, key text[], reason text, sqlstate text, state text, row_digest text";
+
+function toRecord({ refusal, digest }: RefusedRow): Record<string, unknown> {
+  const { mapping, sourceTable, key, reason, sqlstate, state } = refusal;
+  return { mapping, source_table: sourceTable, key, reason, sqlstate, state, row_digest: digest };
+}
+
+function entryName(refusal: Refusal): string {
+  return refusal.mapping + jsonKey(refusal.key);
 }
 
 /** Keys of a source table that have just been synced right are healed, except those refused again. */
@@ -60,12 +88,7 @@ export async function clearHealed(
     client,
     `delete from crossfade.quarantine q where direction = $1 and source_table = $2
        and to_json(q.key)::text = any($3::text[]) and not (mapping || to_json(q.key)::text = any($4::text[]))`,
-    [
-      direction,
-      sourceTable,
-      keys.map(jsonKey),
-      refused.map((refusal) => refusal.mapping + jsonKey(refusal.key)),
-    ],
+    [direction, sourceTable, keys.map(jsonKey), refused.map(entryName)],
   );
 }
 

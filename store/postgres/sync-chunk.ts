@@ -1,6 +1,7 @@
 import { stripeOfChunk } from "./chunks.ts";
 import type { Driver, Mapping, Reader } from "./mapping.ts";
-import { type Refusal, recordRefusals } from "./quarantine.ts";
+import type { Refusal } from "./quarantine.ts";
+import { recordRefused } from "./record-refused.ts";
 import { stageChunk } from "./stage.ts";
 import { sqlState } from "./session.ts";
 import { run } from "./statement.ts";
@@ -66,7 +67,7 @@ async function mergeChunk(
       refusals.push(...(await rejectedInChunk(context, driver, mapping, staged.raw)));
       await putRows(context, mapping, await staged.mapped(mapping));
     }
-    await recordRefusals(context.target, context.compiled.direction, refusals);
+    await recordRefused(context, driver, refusals);
     refused += refusals.length;
     rows = Math.max(rows, await countRows(context, reader, staged.raw));
   }

@@ -10,7 +10,8 @@ import {
   readRows,
 } from "./key-scope.ts";
 import { type Driver, type Mapping, type Reader, rowsTravel } from "./mapping.ts";
-import { clearHealed, recordRefusals, type Refusal } from "./quarantine.ts";
+import { clearHealed, type Refusal } from "./quarantine.ts";
+import { recordRefused } from "./record-refused.ts";
 import { sqlState } from "./session.ts";
 import { run, runPrepared } from "./statement.ts";
 import type { SyncContext, SyncTransaction } from "./sync.ts";
@@ -41,7 +42,7 @@ function mayHeal(state: string | undefined): boolean {
 
 /**
  * Makes the target equal the mappings of `driver` for `keys`, inside a syncTransaction whose scope holds their
- * stripes. Reads the source now. Returns the refusals, which are recorded in the same transaction.
+ * stripes. Reads the source now. Refusals are recorded in the same transaction; those not accepted are returned.
  */
 export async function syncKeys(
   context: SyncContext,
@@ -61,10 +62,10 @@ export async function syncKeys(
       refusals.push(...(await work(context, { driver, reader, mapping }, scope, options)));
     }
   }
-  await recordRefusals(context.target, context.compiled.direction, refusals);
+  const open = await recordRefused(context, driver, refusals);
   if (transaction.hasQuarantine)
     await clearHealed(context.target, context.compiled.direction, driver.name, keys, refusals);
-  return refusals;
+  return open;
 }
 
 /** Reads the rows; keys whose row makes the query fail are refused one by one, the others go on. */
