@@ -8,6 +8,7 @@ import { control } from "./control.ts";
 import { drill } from "./drill.ts";
 import { grants } from "./grants.ts";
 import { init } from "./init.ts";
+import { maintenance } from "./maintenance.ts";
 import { mirror } from "./mirror.ts";
 import { Output } from "./output.ts";
 import { pause, resume } from "./pause.ts";
@@ -40,6 +41,7 @@ const COMMANDS = [
   approve,
   pause,
   resume,
+  maintenance,
   report,
   backup,
   tune,

@@ -15,6 +15,7 @@ export function statusScreen(status: Status, now: Date = new Date()): string {
       ? []
       : [line("controller", warn("none leads"))]),
     ...pausedLines(status.paused),
+    ...maintenanceLines(status.maintenance),
     line("reads", `old ${percent(1 - status.reads.new)}   new ${percent(status.reads.new)}`),
     line("mirror", mirrorText(status.mirror)),
     line("backfill", backfillText(status.backfill)),
@@ -127,6 +128,11 @@ function shadowLines({ samples, mismatches, noise, groups }: Status["shadow"]): 
       .slice(0, 5)
       .map((group) => line("", `${count(group.count)} × ${group.route} at ${group.path}`)),
   ];
+}
+
+function maintenanceLines(maintenance: Status["maintenance"]): string[] {
+  if (maintenance === null) return [];
+  return [line("maintenance", warn(`on, writes are answered with 503: ${maintenance}`))];
 }
 
 function pausedLines(paused: Status["paused"]): string[] {

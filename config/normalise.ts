@@ -76,6 +76,10 @@ export function normalise(file: string, plan: PlanFile, notActing: readonly stri
         ms: plan.flip.held.time ?? Math.max(2_000, plan.flip.hold * 4),
       },
     },
+    maintenance: {
+      message: plan.maintenance.message,
+      retryAfterMs: plan.maintenance.retry_after,
+    },
     gates: {
       verifyMaxAgeMs: plan.gates.verify.max_age,
       lagMs: plan.gates.lag,

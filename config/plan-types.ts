@@ -61,6 +61,8 @@ export interface Plan {
     /** What one sidecar keeps of them: `ms` is the longest one write may wait, over several leases. */
     readonly held: { readonly writes: number; readonly bytes: number; readonly ms: number };
   };
+  /** What writes are answered with while maintenance is on. */
+  readonly maintenance: { readonly message: string; readonly retryAfterMs: number };
   readonly gates: {
     readonly verifyMaxAgeMs: number;
     readonly lagMs: number;

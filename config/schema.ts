@@ -454,6 +454,19 @@ export const planSchema = section({
   })
     .prefault({})
     .describe("Moving the authority for writes."),
+  maintenance: section({
+    message: text(
+      "a text of at most 500 characters",
+      (value) => value.trim() !== "" && value.length <= 500,
+    )
+      .prefault("This service is under maintenance: it can be read, but takes no writes.")
+      .describe("What a write is told."),
+    retry_after: duration({ min: "1s", max: "1d" })
+      .prefault("1m")
+      .describe("When it may try again, as `retry-after` says."),
+  })
+    .prefault({})
+    .describe("How writes are answered while `crossfade maintenance on` holds: 503."),
   gates: gates.prefault({}).describe("What must hold before the next phase."),
   approvals: z
     .record(phaseName(), count(1, 100).describe("Number of distinct people."))

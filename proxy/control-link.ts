@@ -280,7 +280,8 @@ export class ControlLink implements RoutingSource {
 
   #hear(message: ControlMessage): void {
     if (message.t === "passed") this.#pass(message.epoch, BigInt(message.fence));
-    if (message.t === "sidecar" && message.id !== this.#options.id) this.#refresh();
+    const { id } = this.#options;
+    if (message.t === "sidecar" && message.id !== id && message.news !== false) this.#refresh();
   }
 
   /** Never backwards: the message and the poll overtake each other. */
@@ -292,7 +293,7 @@ export class ControlLink implements RoutingSource {
   }
 
   #accept(migration: Migration): void {
-    const { phase, epoch, authority, readsNew, salt, hold, gap, version } = migration;
+    const { phase, epoch, authority, readsNew, salt, hold, gap, version, maintenance } = migration;
     const grew = this.#state === undefined || wantedShare(migration) > wantedShare(this.#state);
     if (grew) this.#sharedSince = version;
     this.#version = version;
@@ -304,6 +305,7 @@ export class ControlLink implements RoutingSource {
       salt,
       hold: hold ?? null,
       lagging: gap !== undefined,
+      maintenance: maintenance ?? null,
     };
     this.#states.emit(this.#state);
   }

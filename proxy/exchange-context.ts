@@ -33,6 +33,8 @@ export interface ExchangeContext {
   readonly strictMs: number;
   /** How long a client may pause within the content of its request. */
   readonly bodyMs: number;
+  /** When a client whose write met maintenance may try again. */
+  readonly retryAfterMs: number;
   /** The client has its answer, or has left. */
   readonly onOver: (exchange: Exchange) => void;
 }

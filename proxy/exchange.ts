@@ -6,7 +6,14 @@ import type { Gathered } from "./gathering.ts";
 import { headBytes, requestHeaders, valueOf } from "./headers.ts";
 import type { HeldWrite } from "./hold.ts";
 import type { ClientRequest, ClientResponse } from "./inbound.ts";
-import { answerForFailure, answerForHold, codeOf, isUnsendable, sendOwnAnswer } from "./replies.ts";
+import {
+  answerForFailure,
+  answerForHold,
+  answerForMaintenance,
+  codeOf,
+  isUnsendable,
+  sendOwnAnswer,
+} from "./replies.ts";
 import { hasBody, isReadFirst, readSmall, streamBody } from "./request-body.ts";
 import type { RequestBody } from "./request-body.ts";
 import { requestIdOf } from "./request-id.ts";
@@ -86,6 +93,7 @@ export class Exchange implements TransferHooks, HeldWrite, Gathered {
     // A client that breaks off is seen by `close`; its errors say no more.
     this.#response.on("error", ignore);
     this.#request.on("error", ignore);
+    if (this.#isTurnedAway()) return;
     if (this.#mustWait()) this.#enterHold();
     else this.#readBody();
   }
@@ -93,7 +101,8 @@ export class Exchange implements TransferHooks, HeldWrite, Gathered {
   /** The hold is over. */
   go(): void {
     this.#leaveHold = undefined;
-    if (this.#body === null) this.#readBody();
+    if (this.#isTurnedAway()) this.#heldBy = undefined;
+    else if (this.#body === null) this.#readBody();
     else this.#dispatch();
   }
 
@@ -101,6 +110,16 @@ export class Exchange implements TransferHooks, HeldWrite, Gathered {
     this.#leaveHold = undefined;
     this.#heldBy = undefined;
     sendOwnAnswer(this.#response, answerForHold(why), this.ownHeaders());
+  }
+
+  /** In maintenance a write is answered at once, before its content is read. */
+  #isTurnedAway(): boolean {
+    if (this.#class.kind !== "write") return false;
+    const { maintenance } = this.#context.state();
+    if (maintenance === null || this.#context.hold.isCaused(this.requestId)) return false;
+    const answer = answerForMaintenance(maintenance, this.#context.retryAfterMs);
+    sendOwnAnswer(this.#response, answer, this.ownHeaders());
+    return true;
   }
 
   #mustWait(): boolean {

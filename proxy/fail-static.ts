@@ -15,6 +15,7 @@ const REMEMBERED = z.object({
   authority: z.enum(SIDES),
   readsNew: z.number().min(0).max(1),
   salt: z.string(),
+  maintenance: z.string().nullable().default(null),
 });
 
 /**
@@ -62,9 +63,9 @@ export class FailStatic {
 
   async #write(): Promise<void> {
     while (this.#next !== undefined) {
-      const { phase, epoch, authority, readsNew, salt } = this.#next;
+      const { hold: _, lagging: __, ...remembered } = this.#next;
       this.#next = undefined;
-      const content = JSON.stringify({ plan: this.#plan, phase, epoch, authority, readsNew, salt });
+      const content = JSON.stringify({ plan: this.#plan, ...remembered });
       await this.#replace(content).catch((error: unknown) => {
         this.#log.warn(
           { file: this.#file },

@@ -83,6 +83,11 @@ export class HoldGate {
     return this.#hold !== undefined && !this.#inFlight.has(requestId);
   }
 
+  /** Whether a write in flight has caused this one: it cannot be answered before this one is. */
+  isCaused(requestId: string): boolean {
+    return this.#inFlight.has(requestId);
+  }
+
   /** The state says what is held now. */
   update(hold: HoldState | null): void {
     clearTimeout(this.#deadline);

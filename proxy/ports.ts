@@ -14,6 +14,8 @@ export interface RoutingState {
   readonly hold: HoldState | null;
   /** Fences say nothing at the moment (a database went back in time): reads leave new. */
   readonly lagging: boolean;
+  /** What writes are answered with instead of being sent; null: they are sent. */
+  readonly maintenance: string | null;
 }
 
 /** A hold is a lease: at its deadline the sidecar lifts it itself. */

@@ -62,6 +62,12 @@ export function answerForHold(why: "full" | "limit"): OwnAnswer {
   return { status: 503, error: "writes_held", message, retryAfterS: 1 };
 }
 
+/** Maintenance: reads go on, writes are told to come back. */
+export function answerForMaintenance(message: string, retryAfterMs: number): OwnAnswer {
+  const retryAfterS = Math.max(1, Math.ceil(retryAfterMs / 1000));
+  return { status: 503, error: "maintenance", message, retryAfterS };
+}
+
 /** Sends it as JSON, unless the client is gone or an answer has begun. */
 export function sendOwnAnswer(
   response: ClientResponse,

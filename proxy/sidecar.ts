@@ -386,6 +386,7 @@ class RunningSidecar implements Sidecar {
       fenceMs,
       strictMs: gates.lagMs,
       bodyMs: proxy.limits.bodyTimeoutMs,
+      retryAfterMs: this.#plan.maintenance.retryAfterMs,
       onOver: (exchange) => this.#over(exchange),
     };
   }

@@ -100,6 +100,7 @@ export function textOf(plan: string, { kind, by, phase, detail }: TimelineEvent)
   const said = (key: string) => (typeof detail[key] === "string" ? detail[key] : "no reason given");
   const what: Readonly<Record<string, string>> = {
     phase: `${said("from")} → ${said("to")}`,
+    maintenance: `maintenance ${detail["on"] === true ? "on: writes are answered with 503" : "off"}`,
     trigger: `going back by itself: ${said("why")}`,
   };
   const result = detail["ok"] === false ? `undone: ${said("why")}` : "done";

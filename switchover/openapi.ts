@@ -13,6 +13,7 @@ const SUMMARIES: Readonly<Record<Exclude<RequestKind, "clean">, string>> = {
   approve: "Approve a phase",
   pause: "Pause backfill, mirror or both",
   resume: "Resume them; failed chunks are tried again",
+  maintenance: "Answer writes with 503 and a message until it is switched off; reads go on",
   tune: "Change a throttle while it runs; null takes it back",
 };
 

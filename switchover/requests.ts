@@ -40,6 +40,7 @@ export const REQUESTS = {
     key: z.enum(TUNABLE),
     value: z.number().positive().nullable(),
   }),
+  maintenance: z.strictObject({ on: z.boolean(), message: z.string().min(1).max(500).optional() }),
   clean: z.strictObject({ dropOld: z.boolean().default(false) }),
 } as const;
 
@@ -53,6 +54,7 @@ export const QUICK: readonly RequestKind[] = [
   "tune",
   "approve",
   "quarantine-accept",
+  "maintenance",
 ];
 /** One at a time. */
 export const LONG: readonly RequestKind[] = [

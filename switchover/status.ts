@@ -58,6 +58,8 @@ export interface Status {
   readonly sidecars: readonly SidecarStatus[];
   readonly controller: { readonly leading: boolean; readonly doing: string | null };
   readonly paused: { readonly backfill: boolean; readonly mirror: boolean };
+  /** What writes are answered with while maintenance is on. */
+  readonly maintenance: string | null;
   readonly gap: string | null;
   readonly databases: Readonly<Record<Side, SideStatus>>;
   /** What status itself could not find out, and why. */
@@ -160,6 +162,7 @@ async function statusOfStore({
     sidecars: facts.sidecars.map(sidecarStatus),
     controller: { leading, doing: controllers[0]?.stats.doing ?? null },
     paused: migration.paused,
+    maintenance: migration.maintenance ?? null,
     gap: migration.gap ?? null,
   };
 }
@@ -287,6 +290,7 @@ function emptyStatus(plan: string): Omit<Status, "databases" | "problems"> {
     sidecars: [],
     controller: { leading: false, doing: null },
     paused: { backfill: false, mirror: false },
+    maintenance: null,
     gap: null,
   };
 }

@@ -1,4 +1,5 @@
 import { CrossfadeError } from "../../config/errors.ts";
+import { PHASES, SIDES } from "../../config/words.ts";
 import type { Phase, Side } from "../../config/words.ts";
 import { query } from "./open.ts";
 import type { ControlStore } from "./open.ts";
@@ -25,10 +26,14 @@ export interface Migration {
   readonly gap: string | undefined;
   /** write-new without a reverse mapping was confirmed. */
   readonly noWayBack: boolean;
+  /** What writes are answered with: maintenance is on. */
+  readonly maintenance: string | undefined;
   /** When the phase, or the step of canary, was entered; by the server's clock. */
   readonly phaseSince: Date;
   /** Grows with every change. */
   readonly version: number;
+  /** The same moment on two clocks, or the first a little earlier: this process's monotonic one, and the server's, ms. */
+  readonly read: { readonly asked: number; readonly at: number };
 }
 
 export interface Hold {
@@ -53,6 +58,7 @@ export interface MigrationChange {
   readonly throttle?: Readonly<Record<string, number>>;
   readonly gap?: string | null;
   readonly noWayBack?: boolean;
+  readonly maintenance?: string | null;
 }
 
 /** What a change is based on; it does nothing if the row moved on. */
@@ -73,19 +79,33 @@ interface Row {
   salt: string;
   hold_attempt: number | null;
   hold_ms: number | null;
+  at_ms: number;
   last_attempt: number;
   paused_backfill: boolean;
   paused_mirror: boolean;
   throttle: Record<string, number>;
   gap: string | null;
   no_way_back: boolean;
+  maintenance: string | null;
   phase_since: Date;
   version: number;
 }
 
 const COLUMNS = `plan, phase, authority, epoch, reads_new, canary_step, salt, hold_attempt, last_attempt,
-  (extract(epoch from hold_until - clock_timestamp()) * 1000)::float8 as hold_ms, paused_backfill, paused_mirror, throttle, gap, no_way_back,
+  (extract(epoch from hold_until - clock_timestamp()) * 1000)::float8 as hold_ms,
+  (extract(epoch from clock_timestamp()) * 1000)::float8 as at_ms, paused_backfill, paused_mirror, throttle, gap, no_way_back, maintenance,
   phase_since, version`;
+
+/**
+ * The message that tells of a change carries the row, so that a flip does not wait for everybody to read it. Not the salt:
+ * whoever may connect to the database hears the message, and the key of the signed cookies comes from the salt. A message
+ * holds 8,000 bytes; what does not fit is read.
+ */
+const STATE_NEWS = `(select case when octet_length(said) < 7000 then said else '{"t":"state"}' end
+  from (select json_build_object('t', 'state', 'row', to_jsonb(changed) - 'salt')::text as said) as news)`;
+
+/** The row as a message carries it. */
+export type PushedRow = Omit<Row, "salt" | "phase_since"> & { readonly phase_since: string };
 
 /** The migration row. Throws DATABASE_UNFIT when the store is not installed. */
 export async function readMigration(store: ControlStore): Promise<Migration> {
@@ -134,10 +154,11 @@ export async function changeMigration(
          throttle = coalesce($11, throttle),
          gap = case when $12 then $13 else gap end,
          no_way_back = coalesce($14, no_way_back),
+         maintenance = case when $16 then $17 else maintenance end,
          version = version + 1
        where phase = $1 and epoch = $2 and version = coalesce($3, version)
        returning ${COLUMNS})
-     select changed.*, pg_notify($15, '{"t":"state"}') from changed`,
+     select changed.*, pg_notify($15, ${STATE_NEWS}) from changed`,
     parameters(store, expected, change),
   );
   return rows[0] === undefined ? undefined : toMigration(rows[0], asked);
@@ -174,7 +195,7 @@ export async function holdWrites(
          hold_until = clock_timestamp() + make_interval(secs => $3::float8 / 1000)
        where last_attempt <= $2::int
        returning ${COLUMNS})
-     select changed.*, pg_notify($1, '{"t":"state"}') from changed`,
+     select changed.*, pg_notify($1, ${STATE_NEWS}) from changed`,
     [store.channel, hold.attempt, hold.ms],
   );
   return rows[0] === undefined ? undefined : toMigration(rows[0], asked);
@@ -189,8 +210,8 @@ export async function releaseWrites(store: ControlStore, attempt: number): Promi
          hold_attempt = case when hold_attempt <= $2::int then null else hold_attempt end,
          hold_until = case when hold_attempt <= $2::int then null else hold_until end
        where last_attempt < $2::int or hold_attempt <= $2::int
-       returning plan)
-     select pg_notify($1, '{"t":"state"}') from changed`,
+       returning ${COLUMNS})
+     select pg_notify($1, ${STATE_NEWS}) from changed`,
     [store.channel, attempt],
   );
 }
@@ -216,12 +237,35 @@ function parameters(
     change.gap ?? null,
     change.noWayBack ?? null,
     store.channel,
+    change.maintenance !== undefined,
+    change.maintenance ?? null,
   ];
+}
+
+/**
+ * The row that a message carried, for a process that knows an earlier one; undefined for anything else than such a row. The
+ * lease of its hold is placed on this process's clock by what was read last, so that it never ends late, however late the
+ * message comes.
+ */
+export function pushedMigration(pushed: unknown, known: Migration): Migration | undefined {
+  const row = pushed as Partial<PushedRow> | null | undefined;
+  if (typeof row !== "object" || row === null || row.plan !== known.plan) return undefined;
+  const { version, epoch, at_ms: at } = row;
+  if (![version, epoch, at].every((value) => typeof value === "number")) return undefined;
+  if (!isOneOf(PHASES, row.phase) || !isOneOf(SIDES, row.authority)) return undefined;
+  const whole = row as PushedRow;
+  const full: Row = { ...whole, salt: known.salt, phase_since: new Date(whole.phase_since) };
+  return toMigration(full, known.read.asked + (whole.at_ms - known.read.at));
+}
+
+function isOneOf(words: readonly string[], word: string | undefined): boolean {
+  return word !== undefined && words.includes(word);
 }
 
 /** `asked` is before the statement was sent: the lease then ends early by the network's delay, never late. */
 function toMigration(row: Row, asked: number): Migration {
   return {
+    read: { asked, at: row.at_ms },
     plan: row.plan,
     phase: row.phase,
     authority: row.authority,
@@ -238,6 +282,7 @@ function toMigration(row: Row, asked: number): Migration {
     throttle: row.throttle,
     gap: row.gap ?? undefined,
     noWayBack: row.no_way_back,
+    maintenance: row.maintenance ?? undefined,
     phaseSince: row.phase_since,
     version: row.version,
   };

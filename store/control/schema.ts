@@ -295,4 +295,9 @@ const MIGRATIONS: readonly ((store: ControlStore) => string)[] = [
     alter table ${store.table("migration")} add column notified bigint not null default 0;
     update ${store.table("migration")} set notified = (select coalesce(max(id), 0) from ${store.table("event")});
   `,
+  // Maintenance mode; and whether what was written on new comes back from old as it is.
+  (store) => `
+    alter table ${store.table("migration")} add column maintenance text;
+    alter table ${store.table("verify_run")} add column round_trip jsonb;
+  `,
 ];

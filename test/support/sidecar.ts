@@ -33,6 +33,7 @@ export const STATE: RoutingState = {
   salt: "salt",
   hold: null,
   lagging: false,
+  maintenance: null,
 };
 
 /** Routing state moved by the test's hand. */
@@ -270,6 +271,7 @@ export function makePlan(folder: string, options: TestSidecarOptions): Plan {
     checks: [],
     shadow: { sample: 0, ignore: [], unordered: [], redact: [], ...options.shadow },
     canary: { steps: [0.5], stayMs: 0, fallback: true, fallbackAfterMs: 5_000 },
+    maintenance: { message: "back soon", retryAfterMs: 60_000 },
     flip: {
       holdMs: options.holdMs ?? 500,
       held: { writes: 10_000, bytes: 1 << 26, ms: Math.max(2_000, (options.holdMs ?? 500) * 4) },

@@ -98,6 +98,7 @@ export function testPlan(options: WorldOptions): Plan {
     checks: [],
     shadow: { sample: 0, ignore: [], unordered: [], redact: [] },
     canary: { steps: [], stayMs: 0, fallback: true, fallbackAfterMs: 5_000 },
+    maintenance: { message: "back soon", retryAfterMs: 60_000 },
     flip: { holdMs: 500, held: { writes: 10_000, bytes: 1 << 26, ms: 2_000 } },
     gates: {
       verifyMaxAgeMs: 60_000,

@@ -63,6 +63,7 @@ const STATUS: Status = {
   ],
   controller: { leading: true, doing: null },
   paused: { backfill: false, mirror: false },
+  maintenance: null,
   gap: null,
   databases: {
     old: { reachable: true, state: null, refused_writes: 0 },

@@ -61,6 +61,7 @@ function large(): Status {
     })),
     controller: { leading: true, doing: null },
     paused: { backfill: false, mirror: false },
+    maintenance: null,
     gap: null,
     databases: {
       old: { reachable: true, state: null, refused_writes: 0 },

@@ -104,6 +104,7 @@ const GOOD: GateFacts = {
     throttle: {},
     gap: undefined,
     noWayBack: false,
+    maintenance: undefined,
     phaseSince: T(0),
     version: 9,
   },

@@ -91,6 +91,10 @@ test("the example of the design loads, normalised", () => {
       fallback: true,
       fallbackAfterMs: 5_000,
     },
+    maintenance: {
+      message: "This service is under maintenance: it can be read, but takes no writes.",
+      retryAfterMs: 60_000,
+    },
     flip: { holdMs: 500, held: { writes: 10_000, bytes: 67_108_864, ms: 2_000 } },
     gates: {
       verifyMaxAgeMs: 900_000,
@@ -175,6 +179,10 @@ test("the smallest plan gets every default, and says nothing of what it does not
       appTimeouts: { connectMs: 5_000, headMs: 300_000 },
     },
     backfill: { workers: 2, chunk: 5_000 },
+    maintenance: {
+      message: "This service is under maintenance: it can be read, but takes no writes.",
+      retryAfterMs: 60_000,
+    },
     flip: { holdMs: 500, held: { writes: 10_000, bytes: 67_108_864, ms: 2_000 } },
     operate: { listen: { host: "127.0.0.1", port: 8081 } },
   });

@@ -4,7 +4,14 @@ import type { Phase, RouteKind, Side } from "../../config/words.ts";
 import { fenceFor, isMirrored, route, wantedShare } from "../../proxy/route.ts";
 import type { RouteFacts, Standing } from "../../proxy/route.ts";
 
-const BASE = { epoch: 3, salt: "s", hold: null, lagging: false, readsNew: 0.5 } as const;
+const BASE = {
+  epoch: 3,
+  salt: "s",
+  hold: null,
+  lagging: false,
+  maintenance: null,
+  readsNew: 0.5,
+} as const;
 const AUTHORITY: Record<Phase, Side> = {
   off: "old",
   "dual-write": "old",
