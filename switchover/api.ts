@@ -111,9 +111,12 @@ export function buildApi(
   );
   server.get("/v1/commands", viewer, async () => (await readCommands(store)).map(commandDocument));
   server.get("/v1/receipts", viewer, () => readReceipts(store));
-  server.get("/v1/quarantine", viewer, async () =>
-    engine.listQuarantine(activeDirection(await readMigration(store))),
-  );
+  server.get("/v1/quarantine", viewer, async () => {
+    const migration = await readMigration(store);
+    // Nothing is installed in these phases that could hold any.
+    if (migration.phase === "off" || migration.phase === "done") return [];
+    return engine.listQuarantine(activeDirection(migration));
+  });
   server.get<{ Params: { id: string } }>("/v1/commands/:id", viewer, async (request, reply) => {
     const command = await readCommand(store, wholeNumber("id", request.params.id, 1));
     return command === undefined

@@ -1,5 +1,6 @@
 import { CrossfadeError } from "../config/errors.ts";
 import { otherSide } from "../config/words.ts";
+import type { Direction } from "../config/words.ts";
 import { resetChunks } from "../store/control/chunk-ledger.ts";
 import type { Command } from "../store/control/commands.ts";
 import { addApproval, addEvent } from "../store/control/history.ts";
@@ -30,7 +31,7 @@ export async function executeRequest(
     }
     case "rollback": {
       const { to, ...options } = parseArgs(kind, args);
-      return rollback(execution, { to, noWayBack: false, ...options });
+      return rollback(execution, { to, ...options });
     }
     case "drill":
       return drill(execution, parseArgs(kind, args));
@@ -72,7 +73,7 @@ async function drill(execution: Execution, args: RequestArgs<"drill">): Promise<
       "without a reverse mapping there is no flip back to rehearse",
     );
   }
-  await passGates(execution, "drill", { wait: args.wait, noWayBack: false }, (facts) =>
+  await passGates(execution, "drill", { wait: args.wait }, (facts) =>
     evaluateGates(DRILL_GATES, migration.phase, facts, gateLimits(execution.plan)),
   );
   return {
@@ -111,18 +112,30 @@ async function retryQuarantine(
   { engine, store, by }: Execution,
   { ids }: RequestArgs<"quarantine-retry">,
 ): Promise<unknown> {
-  const direction = activeDirection(await readMigration(store));
+  const direction = await mirroredDirection(store);
   const tried = await engine.retryQuarantine(direction, ids);
   const left = await engine.countQuarantine(direction);
   await addEvent(store, { kind: "quarantine-retry", by, detail: { tried, left: left.open } });
   return { tried, left: left.open };
 }
 
+/** Throws REFUSED where no quarantine exists. */
+async function mirroredDirection(store: ControlStore): Promise<Direction> {
+  const migration = await readMigration(store);
+  if (migration.phase === "off" || migration.phase === "done") {
+    throw new CrossfadeError(
+      "REFUSED",
+      `in phase ${migration.phase} nothing is mirrored, so nothing is quarantined`,
+    );
+  }
+  return activeDirection(migration);
+}
+
 async function acceptQuarantine(
   { engine, store, by }: Execution,
   args: RequestArgs<"quarantine-accept">,
 ): Promise<unknown> {
-  const direction = activeDirection(await readMigration(store));
+  const direction = await mirroredDirection(store);
   const person = args.as ?? by;
   if (
     !(await engine.acceptQuarantine(direction, { id: args.id, by: person, reason: args.reason }))
@@ -236,7 +249,7 @@ async function clean(execution: Execution): Promise<unknown> {
         },
       );
     }
-    await rollback(execution, { to: "off", wait: true, dryRun: false, noWayBack: false });
+    await rollback(execution, { to: "off", wait: true, dryRun: false });
   }
   await runEffect(execution, { do: "uninstall" });
   await addEvent(execution.store, { kind: "clean", by: execution.by });

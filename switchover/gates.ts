@@ -28,6 +28,7 @@ export const GATE_NAMES = [
   "window",
   "canary",
   "drill",
+  "round-trip",
 ] as const;
 export type GateName = (typeof GATE_NAMES)[number];
 /** The others depend on more than facts and limits: `gatesInto` alone evaluates them. */
@@ -75,6 +76,10 @@ export interface GateFacts {
   readonly now: Date;
   /** The last one, good or not. */
   readonly drill: { readonly receipt: Receipt; readonly ageMs: number } | undefined;
+  /** The last comparison of this epoch whose round trip says something. */
+  readonly roundTrip: VerifyRun | undefined;
+  /** Going back although rows do not come back as they are was confirmed, now. */
+  readonly roundTripAccepted: boolean;
 }
 
 /** What of the plan limits them. */
@@ -116,7 +121,7 @@ export const ROLLBACK_GATES_OF: Readonly<Record<Phase, readonly PlainGate[]>> = 
   shadow: [],
   canary: [],
   "read-new": [],
-  "write-new": ["gap", "lag", "quarantine"],
+  "write-new": ["gap", "lag", "quarantine", "round-trip"],
   done: [],
 };
 
@@ -171,6 +176,8 @@ function evaluate(name: PlainGate, phase: Phase, facts: GateFacts, limits: GateL
       return sidecarsGate(facts);
     case "reverse":
       return reverseGate(facts, limits);
+    case "round-trip":
+      return roundTripGate(facts);
     case "approvals":
       return approvalsGate(phase, facts, limits);
     case "canary":
@@ -308,17 +315,26 @@ function shadowGate({ sidecars }: GateFacts, { shadow: limits }: GateLimits): Ga
     const why = "not required: shadow.sample is 0%";
     return { ...gate, state: "pass", value: null, limit: null, why, heals: "never" };
   }
-  const { samples, mismatches, groups } = sumShadow(liveSidecars({ sidecars }));
+  const { samples, mismatches, unjudged, groups } = sumShadow(liveSidecars({ sidecars }));
   const value = `${mismatches} of ${samples} reads different`;
   if (samples < limits.samples) {
     const why = "too few reads were compared to say";
+    const all = unjudged === 0 ? why : `${why}; ${withoutVerdict(unjudged)}`;
+    return { ...gate, state: "unknown", value, samples, why: all, heals: "by-waiting" };
+  }
+  if (mismatches + unjudged <= (samples + unjudged) * limits.mismatch)
+    return { ...gate, state: "pass", value, samples, why: null, heals: "never" };
+  if (mismatches <= samples * limits.mismatch) {
+    const why = withoutVerdict(unjudged);
     return { ...gate, state: "unknown", value, samples, why, heals: "by-waiting" };
   }
-  if (mismatches <= samples * limits.mismatch)
-    return { ...gate, state: "pass", value, samples, why: null, heals: "never" };
   const most = groups[0] === undefined ? "" : `mostly ${groups[0].route} at ${groups[0].path}; `;
   const why = `${most}see \`crossfade status --json\`; repair the new app, then \`rollback --to verify\` and back counts anew`;
   return { ...gate, state: "fail", value, samples, why, heals: "never" };
+}
+
+function withoutVerdict(unjudged: number): string {
+  return `${unjudged} more differed and no fence passed in time to judge them: the mirror is behind, or quarantined keys hold fences back`;
 }
 
 function liveSidecars({ sidecars }: Pick<GateFacts, "sidecars">): readonly SidecarSeen[] {
@@ -410,6 +426,37 @@ function approvalsGate(phase: Phase, facts: GateFacts, limits: GateLimits): Gate
     why: `\`crossfade approve ${phase} --as NAME\` records one`,
     heals: "by-waiting",
   };
+}
+
+/**
+ * Whether what was written on new survives the way back. A finding needs a person's word; where nothing was proved yet the
+ * way back stays open (`blocks`): right after a flip it may be needed at once.
+ */
+function roundTripGate({ roundTrip, roundTripAccepted }: GateFacts): GateResult {
+  const gate = { name: "round-trip", limit: "0 rows" } as const;
+  const proof = roundTrip?.roundTrip;
+  if (roundTrip === undefined || proof === undefined) {
+    const why = "not proved since the flip; a clean `crossfade verify` proves it";
+    return { ...gate, state: "unknown", value: null, why, heals: "by-verify" };
+  }
+  const { failed, compared: samples } = proof;
+  const value = `${failed} rows`;
+  if (failed === 0) {
+    const why = `${seconds(roundTrip.ageMs)} ago every row of new would have come back as it was`;
+    return { ...gate, state: "pass", value, samples, why, heals: "never" };
+  }
+  if (roundTripAccepted) {
+    const why = "confirmed: these rows do not survive the way back as they are";
+    return { ...gate, state: "pass", value, samples, why, heals: "never" };
+  }
+  const why =
+    "rows written on new do not survive the way back as they are: `crossfade status --json` lists some; correct them or `reverse:`, or confirm with --accept-round-trip";
+  return { ...gate, state: "fail", value, samples, why, heals: "by-verify" };
+}
+
+/** Whether a verdict stands in the way. Unknown does, but the proof of the round trip: the way back stays open without it. */
+export function blocks({ name, state }: Gate): boolean {
+  return state === "fail" || (state === "unknown" && name !== "round-trip");
 }
 
 function percent(share: number): string {

@@ -7,6 +7,14 @@ import { PHASES } from "../config/words.ts";
 const phase = z.enum(PHASES);
 const walk = z.strictObject({
   to: phase.optional(),
+  /** Where the migration stood when this was decided: if it has gone on, the decision is stale and refused. */
+  from: z
+    .strictObject({
+      phase,
+      canary_step: z.int().nonnegative(),
+      epoch: z.int().nonnegative(),
+    })
+    .optional(),
   wait: z.boolean().default(false),
   dryRun: z.boolean().default(false),
   noWayBack: z.boolean().default(false),
@@ -19,7 +27,10 @@ export const TUNABLE = ["workers", "chunk", "p99", "replica_lag", "active", "wal
 
 export const REQUESTS = {
   advance: walk,
-  rollback: walk.omit({ noWayBack: true }),
+  rollback: walk.omit({ from: true, noWayBack: true }).extend({
+    acceptRoundTrip: z.boolean().default(false),
+    loseUnmirrored: z.boolean().default(false),
+  }),
   drill: z.strictObject({ wait: z.boolean().default(false) }),
   verify: z.strictObject({
     tables: z.array(z.string().min(1)).min(1).optional(),

@@ -12,6 +12,7 @@ export function sumShadow(sidecars: readonly Pick<SidecarSeen, "stats">[]): Shad
     mismatches: sum((report) => report.mismatches),
     noise: sum((report) => report.noise),
     in_flight: sum((report) => report.in_flight),
+    unjudged: sum((report) => report.unjudged),
     skipped: sum((report) => report.skipped),
     dropped: sum((report) => report.dropped),
     groups: joinGroups(reports.flatMap((report) => report.groups)),

@@ -7,7 +7,7 @@ import { backupBefore } from "./backup-before.ts";
 import { runEffect, verifyUntilClean } from "./effects.ts";
 import type { Execution } from "./effects.ts";
 import { gateLimits, gatherFacts, machineFacts } from "./facts.ts";
-import { ROLLBACK_GATES_OF, describeGate, evaluateGates, gatesInto } from "./gates.ts";
+import { ROLLBACK_GATES_OF, blocks, describeGate, evaluateGates, gatesInto } from "./gates.ts";
 import type { Gate, GateFacts, GateResult } from "./gates.ts";
 import { runHooks } from "./hooks.ts";
 import { transition } from "./machine.ts";
@@ -15,13 +15,25 @@ import type { Effect, MachineEvent, MachineState, Transition } from "./machine.t
 
 /** Walking phases: transitions one after the other, each behind its gates. */
 
+/** Where the migration stands, as a person sees it before deciding. */
+export interface Standing {
+  readonly phase: Phase;
+  /** 0 outside of canary. */
+  readonly canary_step: number;
+  readonly epoch: number;
+}
+
 export interface WalkOptions {
   readonly to: Phase | undefined;
+  /** Where the migration stood when this was decided; without it, decided wherever it stands. */
+  readonly from?: Standing | undefined;
   /** Wait for gates that time (or a verify run) may open. */
   readonly wait: boolean;
   readonly dryRun: boolean;
   /** Going to write-new without a reverse mapping is confirmed. */
-  readonly noWayBack: boolean;
+  readonly noWayBack?: boolean;
+  /** Going back although rows written on new do not survive it as they are is confirmed. */
+  readonly acceptRoundTrip?: boolean;
 }
 
 export interface WalkStep {
@@ -33,9 +45,7 @@ export interface WalkStep {
   readonly effects?: readonly Effect[];
 }
 
-export interface WalkResult {
-  readonly phase: Phase;
-  readonly epoch: number;
+export interface WalkResult extends Standing {
   readonly steps: readonly WalkStep[];
   readonly receipt: Receipt | null;
   readonly why?: string;
@@ -50,7 +60,7 @@ export class GatesRefused extends CrossfadeError {
   readonly gates: readonly Gate[];
 
   constructor(goal: string, results: readonly GateResult[]) {
-    const blocking = results.filter((gate) => gate.state !== "pass");
+    const blocking = results.filter(blocks);
     const healing = blocking.filter((gate) => gate.heals !== "never").map((gate) => gate.name);
     super(
       "REFUSED",
@@ -78,6 +88,7 @@ export async function advance(execution: Execution, options: WalkOptions): Promi
   if (options.dryRun) return dryRun(execution, event, options);
   const steps: WalkStep[] = [];
   let receipt: Receipt | null = null;
+  refuseStale(await readMigration(execution.store), options.from);
   for (;;) {
     const migration = await readMigration(execution.store);
     const decided = transition(migration, event, machineFacts(execution.plan));
@@ -88,20 +99,39 @@ export async function advance(execution: Execution, options: WalkOptions): Promi
       passGates(execution, `advance to ${go.next.phase}`, options, (facts) =>
         gatesInto(go.next.phase, facts, gateLimits(execution.plan)),
       );
-    await gates();
+    let passed = await gates();
     if (go.next.phase !== migration.phase && (await backupBefore(execution, go.next.phase)))
-      await gates();
-    if (go.next.phase === "write-new" && options.noWayBack)
+      passed = await gates();
+    if (go.next.phase === "write-new" && options.noWayBack === true)
       await confirmNoWayBack(execution, migration);
     const passage = { from: migration.phase, to: go.next.phase, kind: "advance" } as const;
     await runHooks(execution, "before", passage);
-    receipt = (await runEffects(execution, go.effects)) ?? receipt;
+    receipt = (await runEffects({ ...execution, gates: passed }, go.effects)) ?? receipt;
     await runHooks(execution, "after", passage);
     steps.push(stepOf(migration, go.next));
     // Without a goal, one step; in canary also from step to step.
     if (options.to === undefined)
       return result(await readMigration(execution.store), steps, receipt);
   }
+}
+
+/**
+ * Two people who looked at the same dry run and both confirm: the second must not go one step further than it showed. Long
+ * commands run one at a time, so what is read here still holds when the first step is taken.
+ */
+function refuseStale(migration: Migration, from: Standing | undefined): void {
+  const { phase, canaryStep: canary_step, epoch } = migration;
+  if (from === undefined) return;
+  if (from.phase === phase && from.canary_step === canary_step && from.epoch === epoch) return;
+  throw new CrossfadeError(
+    "REFUSED",
+    `this was decided ${standing(from)}, but the migration is ${standing({ phase, canary_step, epoch })}`,
+    { hint: "Somebody else has moved it. Look at where it stands now, then decide again." },
+  );
+}
+
+function standing({ phase, canary_step, epoch }: Standing): string {
+  return `in ${phase}${phase === "canary" ? ` step ${canary_step}` : ""} (epoch ${epoch})`;
 }
 
 /** `rollback`: back to an earlier phase at once. */
@@ -114,14 +144,15 @@ export async function rollback(execution: Execution, options: WalkOptions): Prom
   if (decided.kind === "stay") return result(migration, [], null, decided.why);
   const go = orRefused(decided);
   const names = ROLLBACK_GATES_OF[migration.phase];
-  if (names.length > 0) {
-    await passGates(execution, `rollback to ${go.next.phase}`, options, (facts) =>
-      evaluateGates(names, migration.phase, facts, gateLimits(execution.plan)),
-    );
-  }
+  const gates =
+    names.length === 0
+      ? []
+      : await passGates(execution, `rollback to ${go.next.phase}`, options, (facts) =>
+          evaluateGates(names, migration.phase, facts, gateLimits(execution.plan)),
+        );
   const passage = { from: migration.phase, to: go.next.phase, kind: "rollback" } as const;
   await runHooks(execution, "before", passage);
-  const receipt = await runEffects(execution, go.effects);
+  const receipt = await runEffects({ ...execution, gates }, go.effects);
   await runHooks(execution, "after", passage);
   return result(
     await readMigration(execution.store),
@@ -130,21 +161,21 @@ export async function rollback(execution: Execution, options: WalkOptions): Prom
   );
 }
 
-/** Waits for gates as far as the options allow; throws GatesRefused. */
+/** Waits for gates as far as the options allow, and returns how they stood; throws GatesRefused. */
 export async function passGates(
   execution: Execution,
   goal: string,
-  options: Pick<WalkOptions, "wait" | "noWayBack">,
+  options: Pick<WalkOptions, "wait" | "noWayBack" | "acceptRoundTrip">,
   evaluate: (facts: GateFacts) => GateResult[],
-): Promise<void> {
+): Promise<readonly Gate[]> {
   const { store, engine, signal, log } = execution;
   const started = performance.now();
   let said = "";
   for (;;) {
     signal.throwIfAborted();
-    const results = evaluate(await gatherFacts(store, engine, options.noWayBack));
-    const blocking = results.filter((gate) => gate.state !== "pass");
-    if (blocking.length === 0) return;
+    const results = evaluate(await gatherFacts(store, engine, options));
+    const blocking = results.filter(blocks);
+    if (blocking.length === 0) return results.map(withoutHeals);
     if (!mayWait(blocking, options.wait, performance.now() - started))
       throw new GatesRefused(goal, results);
     const why = blocking.map((gate) => gate.name).join(", ");
@@ -184,7 +215,7 @@ async function dryRun(
   event: MachineEvent,
   options: WalkOptions,
 ): Promise<WalkResult> {
-  const facts = await gatherFacts(execution.store, execution.engine, options.noWayBack);
+  const facts = await gatherFacts(execution.store, execution.engine, options);
   const limits = gateLimits(execution.plan);
   const steps: WalkStep[] = [];
   let state: MachineState = facts.migration;
@@ -238,6 +269,7 @@ function result(
 ): WalkResult {
   return {
     phase: migration.phase,
+    canary_step: migration.canaryStep,
     epoch: migration.epoch,
     steps,
     receipt,

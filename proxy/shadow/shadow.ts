@@ -201,18 +201,19 @@ export class Shadow {
     return verdict === "same" ? "in_flight" : verdict;
   }
 
+  /** `unjudged` where no verdict can be had: it must not look as if only reads that agree were sampled. */
   async #again(route: string, questions: Questions, round: AbortSignal): Promise<Verdict> {
     for (let attempt = 1; attempt <= ATTEMPTS; attempt += 1) {
       const old = await this.#ask("old", questions, round);
-      if (typeof old === "string" || !(await this.#fencePassed(round))) return "skipped";
+      if (typeof old === "string" || !(await this.#fencePassed(round))) return "unjudged";
       const next = await this.#ask("new", questions, round);
       const after = await this.#ask("old", questions, round);
       const { rules } = this.#options;
       const found = compareAnswers(old, next, rules);
       const between = after === "none" ? undefined : compareAnswers(old, after, rules);
-      if (round.aborted || found === undefined || between === undefined) return "skipped";
+      if (round.aborted || found === undefined || between === undefined) return "unjudged";
       // Old has its own trouble now.
-      if (old.status >= 500) return "skipped";
+      if (old.status >= 500) return "unjudged";
       const paths = between.map(({ path }) => path);
       this.#noise.observe(route, paths);
       const judgement = judge(found, paths, this.#noise.of(route));

@@ -5,7 +5,14 @@ import type {
 } from "../../store/control/shadow-report.ts";
 import { shownText } from "./shown.ts";
 
-export type Outcome = "same" | "noise" | "in_flight" | "mismatch" | "skipped" | "dropped";
+export type Outcome =
+  | "same"
+  | "noise"
+  | "in_flight"
+  | "mismatch"
+  | "unjudged"
+  | "skipped"
+  | "dropped";
 
 const MAX_GROUPS = 500;
 /** Heartbeats carry only so many. */
@@ -19,6 +26,7 @@ export class ShadowTally {
     noise: 0,
     in_flight: 0,
     mismatch: 0,
+    unjudged: 0,
     skipped: 0,
     dropped: 0,
   };
@@ -44,15 +52,14 @@ export class ShadowTally {
   }
 
   report(noisePaths: ShadowReport["noise_paths"]): ShadowReport {
-    const { same, noise, in_flight, mismatch, skipped, dropped } = this.#counts;
+    const { same, noise, in_flight, mismatch, ...others } = this.#counts;
     const groups = [...this.#groups.values()].toSorted((a, b) => b.count - a.count);
     return {
       samples: same + noise + in_flight + mismatch,
       mismatches: mismatch,
       noise,
       in_flight,
-      skipped,
-      dropped,
+      ...others,
       groups: groups.slice(0, MAX_REPORTED),
       noise_paths: noisePaths
         .slice(0, MAX_REPORTED)

@@ -8,7 +8,9 @@ export interface ShadowReport {
   readonly noise: number;
   /** Of those: different at first, the same once a fence had passed. */
   readonly in_flight: number;
-  /** No verdict: too large, not to be decoded, or old or the mirror did not answer in time. */
+  /** No verdict although they differed at first: no fence passed in time, or old failed when asked again. */
+  readonly unjudged: number;
+  /** Not compared: too large, not to be decoded, or old did not answer in time. */
   readonly skipped: number;
   /** Not taken, because as many as allowed were under way. */
   readonly dropped: number;
@@ -42,6 +44,7 @@ export const NO_SHADOW: ShadowReport = {
   mismatches: 0,
   noise: 0,
   in_flight: 0,
+  unjudged: 0,
   skipped: 0,
   dropped: 0,
   groups: [],

@@ -97,6 +97,7 @@ function AdvanceDialog({ preview }: { readonly preview: WalkResult | string | un
       </Frame>
     );
   }
+  const { phase, canary_step, epoch } = preview;
   const entered = preview.steps.map((step) => step.to).filter((phase) => phase !== preview.phase);
   const grave = entered.flatMap((phase) => mustBeTyped(phase) ?? []);
   const blocking = preview.steps
@@ -114,7 +115,13 @@ function AdvanceDialog({ preview }: { readonly preview: WalkResult | string | un
       onAct={() =>
         void run(
           "advance",
-          { to: entered.at(-1), wait: waiting, noWayBack: oneWay && noWayBack },
+          {
+            to: entered.at(-1),
+            // Whoever confirms has seen this: if somebody else was faster, it is refused and not taken one step further.
+            from: { phase, canary_step, epoch },
+            wait: waiting,
+            noWayBack: oneWay && noWayBack,
+          },
           `Advance to ${name}`,
         )
       }

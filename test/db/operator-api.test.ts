@@ -83,6 +83,52 @@ test("each role may do what it may, and nothing without a token", async () => {
   ]);
 });
 
+test("who confirms what somebody else has done already is refused, and goes no step further", async () => {
+  const plan = await itemsPlan();
+  await startController(plan);
+  const server = api(plan, undefined);
+  const from = { phase: "off", canary_step: 0, epoch: 1 };
+  const post = () => server.inject({ method: "POST", url: "/v1/advance", payload: { from } });
+  const preview = await server.inject({
+    method: "POST",
+    url: "/v1/advance",
+    payload: { dryRun: true },
+  });
+  expect(preview.json()).toMatchObject({ result: from });
+  const answers = await Promise.all([post(), post()]);
+  expect(answers.map((answer) => answer.statusCode).toSorted()).toEqual([200, 409]);
+  expect(answers.find((answer) => answer.statusCode === 409)?.json()).toMatchObject({
+    error: {
+      code: "REFUSED",
+      message: expect.stringMatching(
+        /^this was decided in off \(epoch 1\), but the migration is in dual-write \(epoch \d+\)$/,
+      ) as string,
+    },
+  });
+  expect((await server.inject({ url: "/v1/status" })).json()).toMatchObject({
+    phase: "dual-write",
+  });
+});
+
+test("before anything is installed the quarantine is empty, and there is none to work on", async () => {
+  const plan = await itemsPlan();
+  await startController(plan);
+  const server = api(plan, undefined);
+  const listed = await server.inject({ url: "/v1/quarantine" });
+  expect([listed.statusCode, listed.json()]).toEqual([200, []]);
+  const accept = { id: "1", reason: "an empty row" };
+  for (const [kind, payload] of [
+    ["quarantine-retry", {}],
+    ["quarantine-accept", accept],
+  ] as const) {
+    const answer = await server.inject({ method: "POST", url: `/v1/${kind}`, payload });
+    expect([answer.statusCode, answer.body], kind).toEqual([
+      409,
+      expect.stringContaining("in phase off nothing is mirrored"),
+    ]);
+  }
+});
+
 test("metrics, console and document", async () => {
   const plan = { ...(await itemsPlan()), name: "a <plan>" };
   await startController(plan);

@@ -6,6 +6,7 @@ import {
   DRILL_GATES,
   GATES_OF,
   ROLLBACK_GATES_OF,
+  blocks,
   describeGate,
   evaluateGates,
   gatesInto,
@@ -35,6 +36,7 @@ const CLEAN: VerifyRun = {
   tables: ["t"],
   allTables: true,
   error: undefined,
+  roundTrip: undefined,
   startedAt: T(100),
   finishedAt: T(110),
   ageMs: 60_000,
@@ -105,6 +107,7 @@ const GOOD: GateFacts = {
     gap: undefined,
     noWayBack: false,
     maintenance: undefined,
+    read: { asked: 0, at: 0 },
     phaseSince: T(0),
     version: 9,
   },
@@ -122,6 +125,8 @@ const GOOD: GateFacts = {
   inPhaseMs: 60_000,
   now: T(0),
   drill: undefined,
+  roundTrip: undefined,
+  roundTripAccepted: false,
 };
 
 function gate(name: PlainGate, facts: Partial<GateFacts>, limits: Partial<GateLimits> = {}) {
@@ -142,10 +147,10 @@ test("with everything well every gate of every phase passes", () => {
 });
 
 const ASKED = { shadow: { sample: 0.1, samples: 100, mismatch: 0.01 } };
-const shadowed = (samples: number, mismatches: number, seenMs = 500) => ({
+const shadowed = (samples: number, mismatches: number, seenMs = 500, unjudged = 0) => ({
   ...SIDECAR,
   seenMs,
-  stats: { shadow: { ...NO_SHADOW, samples, mismatches } },
+  stats: { shadow: { ...NO_SHADOW, samples, mismatches, unjudged } },
 });
 
 test.each([
@@ -158,6 +163,14 @@ test.each([
     "1 of 100 reads different",
   ],
   ["too many differ", [shadowed(100, 2)], "fail", "2 of 100 reads different"],
+  // No fence passes while a key is quarantined: whatever differs gets no verdict, and all that has one agrees.
+  [
+    "those that differ get no verdict",
+    [shadowed(100, 0, 500, 2)],
+    "unknown",
+    "0 of 100 reads different",
+  ],
+  ["one got no verdict", [shadowed(100, 0, 500, 1)], "pass", "0 of 100 reads different"],
   ["what was not seen lately", [shadowed(100, 0, 6_000)], "unknown", "0 of 0 reads different"],
 ] as const)("shadow reads, %s: %s", (_name, sidecars, state, value) => {
   expect(gate("shadow", { sidecars }, ASKED)).toMatchObject({ state, value });
@@ -355,4 +368,30 @@ test("a refusal reads like a sentence", () => {
   expect(
     describeGate(gate("lag", { mirror: { ...MIRROR, stats: { ...MIRROR.stats, lag_ms: 3_000 } } })),
   ).toBe("lag: fail, 3000 ms (limit 1000 ms): the mirror is behind");
+});
+
+describe("round-trip, before going back from write-new", () => {
+  const proved = (failed: number): GateFacts => ({
+    ...GOOD,
+    roundTrip: {
+      ...CLEAN,
+      direction: "reverse",
+      roundTrip: { compared: 10, failed, examples: [], error: null },
+    },
+  });
+  const tripGate = (facts: GateFacts) =>
+    evaluateGates(["round-trip"], "write-new", facts, LIMITS)[0]!;
+
+  test("rows that do not come back stand in the way until a person accepts them", () => {
+    expect(tripGate(proved(2))).toMatchObject({ state: "fail", value: "2 rows" });
+    expect(blocks(tripGate(proved(2)))).toBe(true);
+    expect(tripGate({ ...proved(2), roundTripAccepted: true })).toMatchObject({ state: "pass" });
+    expect(tripGate(proved(0))).toMatchObject({ state: "pass", samples: 10 });
+  });
+
+  test("without a proof it is unknown, and the way back stays open; every other gate blocks then", () => {
+    expect(tripGate(GOOD)).toMatchObject({ state: "unknown" });
+    expect(blocks(tripGate(GOOD))).toBe(false);
+    expect(blocks({ ...tripGate(GOOD), name: "lag" })).toBe(true);
+  });
 });
