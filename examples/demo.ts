@@ -65,6 +65,8 @@ async function runTraffic(demo: Demo, scene: Scene, stack: AsyncDisposableStack)
   const traffic = startTraffic({
     baseUrl: scene.urls.sidecar,
     users: scene.users,
+    // The first step of canary is 5 % of clients: of so many, some are surely among them.
+    clients: 100,
     ratePerSecond: options.rate,
   });
   const stop = async () => {

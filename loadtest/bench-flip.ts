@@ -31,7 +31,8 @@ let stale = 0;
     baseUrl: scene.urls.sidecar,
     users: scene.users,
     ratePerSecond: RATE,
-    clients: 16,
+    // Enough that some are surely among the 5 % of clients with which canary begins.
+    clients: 100,
   });
   // The gate of shadow wants samples, so the traffic runs from the beginning.
   for (const phase of WALK) await command(scene, "advance", { to: phase, wait: true });

@@ -23,8 +23,11 @@ export interface ExampleOptions extends Strength {
   readonly signal: AbortSignal;
 }
 
-/** Between measurements: enough for the gates of shadow and canary, and every answer is checked. */
-const CHECKED_TRAFFIC = { ratePerSecond: 150, clients: 8 };
+/**
+ * Between measurements: enough for the gates of shadow and canary, and every answer is checked. Canary begins with 5 % of
+ * clients: of so many, some are surely among them.
+ */
+const CHECKED_TRAFFIC = { ratePerSecond: 150, clients: CHECKED_USERS };
 /** Between two flips, so that the load sees both sides. */
 const FLIP_PAUSE_MS = 500;
 /** Few, each without a pause: a steady stream, not an overload. */
