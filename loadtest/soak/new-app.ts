@@ -1,0 +1,4 @@
+import { createNewStore } from "../../examples/colonycraft/new-app.ts";
+import { runSoakApp } from "./app.ts";
+
+await runSoakApp(createNewStore);
