@@ -28,6 +28,8 @@ export interface SettleOptions {
   readonly repair: boolean;
   readonly wanted: (mapping: Mapping) => boolean;
   readonly log: Log;
+  /** What is on its way is carried by this context's mirror; default: by that of what is compared. */
+  readonly fences?: SyncContext;
 }
 
 export interface Settled {
@@ -79,7 +81,7 @@ async function lookAgain(
   let hot = new Set<string>();
   for (let round = 0; round < ROUNDS && open.length > 0; round += 1) {
     if (round > 0) await new Promise((resolve) => setTimeout(resolve, FIRST_PAUSE_MS * 2 ** round));
-    await awaitFence(context);
+    await awaitFence(options.fences ?? context);
     const before = new Map(open.map((difference) => [differenceName(difference), difference]));
     const found: Difference[] = [];
     for (const keys of batches(keysOf(open)))
@@ -165,13 +167,13 @@ export interface SettledOrphans {
 export async function settleOrphans(
   context: SyncContext,
   target: OwnedTarget,
-  options: Pick<SettleOptions, "repair" | "log">,
+  options: Pick<SettleOptions, "repair" | "log" | "fences">,
 ): Promise<SettledOrphans> {
   const find = () =>
     inTransaction(context.target, () => findOrphans(context, target, ORPHAN_LIMIT));
   const first = await find();
   const found = first.length;
-  const open = await stillFound(context, first, find);
+  const open = await stillFound(options.fences ?? context, first, find);
   if (!options.repair || open.length === 0) return { found, remaining: open, repaired: 0 };
   const repaired = await withStripes(
     context,

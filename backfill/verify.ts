@@ -7,6 +7,7 @@ import type { ControlStore } from "../store/control/open.ts";
 import {
   finishVerifyRun,
   planVerifyTable,
+  recordRoundTrip,
   recordVerifyChunk,
   startVerifyRun,
   type VerifyRun,
@@ -23,6 +24,7 @@ import { runPrepared } from "../store/postgres/statement.ts";
 import { refreshStatistics } from "../store/postgres/statistics.ts";
 import type { SyncContext } from "../store/postgres/sync.ts";
 import { runCheck } from "./checks.ts";
+import { proveRoundTrip } from "./round-trip.ts";
 import { shownValue, verifyExamples } from "./verify-examples.ts";
 import { type Settled, settleDifferences, settleOrphans, settleReferences } from "./settle.ts";
 
@@ -91,11 +93,14 @@ export async function verifyUnlessBusy(options: VerifyOptions): Promise<VerifyRu
       yields: options.rest !== undefined,
     });
     if (run === undefined) return undefined;
-    return await finishVerifyRun(
+    const finished = await finishVerifyRun(
       store,
       run,
       await compareAll(options, engine, run, drivers, wanted),
     );
+    if (direction === "forward" || !finished.allTables || finished.state !== "clean")
+      return finished;
+    return await recordRoundTrip(store, run, await proveRoundTrip(options, engine.context));
   } finally {
     await engine.close();
   }

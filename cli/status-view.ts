@@ -111,7 +111,10 @@ export function verifyText(verify: Status["verify"], now: Date): string {
     verify.clean_at === null
       ? "never clean yet"
       : `clean ${seconds((now.getTime() - Date.parse(verify.clean_at)) / 1000)} ago`;
-  return `${verify.state}   ${age}${differ > 0 ? `   ${bad(counts)}` : ""}`;
+  const trip = verify.round_trip?.failed ?? 0;
+  const lost =
+    trip > 0 ? `   ${bad(`${count(trip)} rows of new do not survive the way back`)}` : "";
+  return `${verify.state}   ${age}${differ > 0 ? `   ${bad(counts)}` : ""}${lost}`;
 }
 
 /** Nothing before the first read was compared. */

@@ -93,6 +93,7 @@ function verifyResult(run: VerifyRun, examples: readonly Example[]): Result {
       (example) =>
         `  ${example.kind.padEnd(9)} ${example.table} ${JSON.stringify(example.key)}${columnsOf(example)}`,
     ),
+    ...roundTripLines(run.roundTrip),
   ];
   return {
     json: { run, examples },
@@ -101,7 +102,22 @@ function verifyResult(run: VerifyRun, examples: readonly Example[]): Result {
   };
 }
 
-function columnsOf({ columns }: Example): string {
+/** What going back would not keep as it is; "expected" is what old would give back. */
+function roundTripLines(trip: VerifyRun["roundTrip"]): string[] {
+  if (trip === undefined) return [];
+  if (trip.error !== null) return [`  round trip not proved: ${trip.error}`];
+  if (trip.failed === 0)
+    return [`  round trip: all ${count(trip.compared)} rows of new would come back as they are`];
+  return [
+    `  round trip: ${count(trip.failed)} rows of new would not survive a rollback as they are`,
+    ...trip.examples.map(
+      (example) =>
+        `    ${example.kind.padEnd(9)} ${example.table} ${JSON.stringify(example.key)}${columnsOf(example)}`,
+    ),
+  ];
+}
+
+function columnsOf({ columns }: Pick<VerifyExample, "columns">): string {
   if (columns === undefined) return "";
   const parts = Object.entries(columns).map(
     ([name, { expected, found }]) => `${name}: found ${short(found)}, expected ${short(expected)}`,

@@ -10,6 +10,7 @@ import type { ControlStore } from "../store/control/open.ts";
 import type { VerifyRun } from "../store/control/verify-runs.ts";
 import type { Engine, LeadCheck } from "./engine.ts";
 import { activeDirection, describeRun } from "./gates.ts";
+import type { Gate } from "./gates.ts";
 import type { Effect } from "./machine.ts";
 
 /** What executing effects needs. */
@@ -26,6 +27,8 @@ export interface Execution {
   readonly ending: AbortSignal;
   /** Who asked. */
   readonly by: string;
+  /** How the gates of the step stood: goes into the timeline with its change of phase. */
+  readonly gates?: readonly Gate[];
 }
 
 /** Comparing and repairing in turns: live writes make a first run dirty, several in a row mean something is wrong. */
@@ -101,7 +104,7 @@ async function setPhase(
 }
 
 async function recordPhase(
-  { store, log }: Execution,
+  { store, log, gates = [] }: Execution,
   before: Migration,
   after: Migration,
   by: string,
@@ -112,7 +115,11 @@ async function recordPhase(
     reads_new: after.readsNew,
     canary_step: after.canaryStep,
   };
-  await addEvent(store, { kind: "phase", by, detail });
+  await addEvent(store, {
+    kind: "phase",
+    by,
+    detail: gates.length === 0 ? detail : { ...detail, gates },
+  });
   if (before.phase !== after.phase) await useApprovals(store, after.phase);
   log.info(
     detail,

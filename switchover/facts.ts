@@ -5,7 +5,7 @@ import { lastDrill, readApprovals } from "../store/control/history.ts";
 import { readMigration, readPhaseAge } from "../store/control/migration.ts";
 import type { ControlStore } from "../store/control/open.ts";
 import { readSidecars } from "../store/control/sidecars.ts";
-import { lastVerifyRun } from "../store/control/verify-runs.ts";
+import { lastRoundTrip, lastVerifyRun } from "../store/control/verify-runs.ts";
 import { readWorkers } from "../store/control/workers.ts";
 import type { Engine } from "./engine.ts";
 import { activeDirection } from "./gates.ts";
@@ -16,25 +16,36 @@ import type { MachineFacts } from "./machine.ts";
 export async function gatherFacts(
   store: ControlStore,
   engine: Engine,
-  noWayBack = false,
+  said: { readonly noWayBack?: boolean; readonly acceptRoundTrip?: boolean } = {},
 ): Promise<GateFacts> {
   const migration = await readMigration(store);
   const direction = activeDirection(migration);
-  const [mirrors, chunks, clean, lastRun, sidecars, approvals, drill, inPhaseMs, quarantine] =
-    await Promise.all([
-      readWorkers(store, "mirror"),
-      progress(store, "forward"),
-      lastVerifyRun(store, direction, { onlyClean: true }),
-      lastVerifyRun(store, direction),
-      readSidecars(store),
-      readApprovals(store),
-      lastDrill(store),
-      readPhaseAge(store),
-      // In off nothing is installed, so there is nothing to count.
-      migration.phase === "off"
-        ? { open: 0, accepted: 0 }
-        : engine.countQuarantine(direction).catch(messageOf),
-    ]);
+  const [
+    mirrors,
+    chunks,
+    clean,
+    lastRun,
+    roundTrip,
+    sidecars,
+    approvals,
+    drill,
+    inPhaseMs,
+    quarantine,
+  ] = await Promise.all([
+    readWorkers(store, "mirror"),
+    progress(store, "forward"),
+    lastVerifyRun(store, direction, { onlyClean: true }),
+    lastVerifyRun(store, direction),
+    lastRoundTrip(store, migration.epoch),
+    readSidecars(store),
+    readApprovals(store),
+    lastDrill(store),
+    readPhaseAge(store),
+    // In off nothing is installed, so there is nothing to count.
+    migration.phase === "off"
+      ? { open: 0, accepted: 0 }
+      : engine.countQuarantine(direction).catch(messageOf),
+  ]);
   return {
     migration,
     mirror: mirrors[0],
@@ -44,7 +55,9 @@ export async function gatherFacts(
     quarantine,
     sidecars,
     approvals,
-    noWayBack: noWayBack || migration.noWayBack,
+    noWayBack: said.noWayBack === true || migration.noWayBack,
+    roundTrip,
+    roundTripAccepted: said.acceptRoundTrip === true,
     inPhaseMs,
     now: new Date(),
     drill,

@@ -13,7 +13,7 @@ import { NO_SHADOW } from "../store/control/shadow-report.ts";
 import type { ShadowReport } from "../store/control/shadow-report.ts";
 import type { SidecarSeen } from "../store/control/sidecars.ts";
 import { lastVerifyRun } from "../store/control/verify-runs.ts";
-import type { VerifyRun } from "../store/control/verify-runs.ts";
+import type { RoundTrip, VerifyRun } from "../store/control/verify-runs.ts";
 import { readWorkers } from "../store/control/workers.ts";
 import type { BackfillStats, MirrorStats, WorkerSeen } from "../store/control/workers.ts";
 import type { Engine, SideStatus } from "./engine.ts";
@@ -48,6 +48,8 @@ export interface Status {
     readonly missing: number;
     readonly extra: number;
     readonly different: number;
+    /** Whether rows of new would come back from old as they are; null: not proved since the flip. */
+    readonly round_trip: RoundTripStatus | null;
   };
   /** Since the phase shadow was entered. */
   readonly shadow: ShadowReport;
@@ -64,6 +66,13 @@ export interface Status {
   readonly databases: Readonly<Record<Side, SideStatus>>;
   /** What status itself could not find out, and why. */
   readonly problems: readonly string[];
+}
+
+export interface RoundTripStatus {
+  readonly at: string | null;
+  readonly compared: number;
+  readonly failed: number;
+  readonly examples: RoundTrip["examples"];
 }
 
 export interface MirrorStatus {
@@ -154,7 +163,7 @@ async function statusOfStore({
     canary_step: migration.canaryStep,
     mirror: mirrorStatus(direction, mirrors[0]),
     backfill: backfillStatus(facts, chunks, backfills),
-    verify: verifyStatus(run, facts.clean),
+    verify: verifyStatus(run, facts.clean, facts.roundTrip),
     shadow: sumShadow(facts.sidecars),
     gates,
     quarantine: typeof facts.quarantine === "string" ? 0 : facts.quarantine.open,
@@ -237,7 +246,12 @@ export function etaSeconds({ chunks, done, rows, ms, estRowsLeft }: TableProgres
   return Math.ceil(estRowsLeft / (rows / ms) / 1000);
 }
 
-function verifyStatus(run: VerifyRun | undefined, clean: VerifyRun | undefined): Status["verify"] {
+function verifyStatus(
+  run: VerifyRun | undefined,
+  clean: VerifyRun | undefined,
+  proof: VerifyRun | undefined,
+): Status["verify"] {
+  const trip = proof?.roundTrip;
   const { missing, extra, different } = run ?? { missing: 0, extra: 0, different: 0 };
   return {
     state: run?.state ?? "none",
@@ -245,6 +259,15 @@ function verifyStatus(run: VerifyRun | undefined, clean: VerifyRun | undefined):
     missing,
     extra,
     different,
+    round_trip:
+      trip === undefined
+        ? null
+        : {
+            at: proof?.finishedAt?.toISOString() ?? null,
+            compared: trip.compared,
+            failed: trip.failed,
+            examples: trip.examples,
+          },
   };
 }
 
@@ -282,7 +305,7 @@ function emptyStatus(plan: string): Omit<Status, "databases" | "problems"> {
     canary_step: 0,
     mirror: mirrorStatus("forward", undefined),
     backfill: { state: "none", throttle: null, rows_per_s: 0, tables: [] },
-    verify: verifyStatus(undefined, undefined),
+    verify: verifyStatus(undefined, undefined, undefined),
     shadow: NO_SHADOW,
     gates: [],
     quarantine: 0,

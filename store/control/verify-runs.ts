@@ -25,6 +25,16 @@ export interface VerifyExample {
   >;
 }
 
+/** Whether what is on new would come back from old as it is: forward(reverse(row)) = row. */
+export interface RoundTrip {
+  /** Rows that forward makes of old, and that were compared with new's. */
+  readonly compared: number;
+  readonly failed: number;
+  readonly examples: readonly (VerifyExample & { readonly table: string })[];
+  /** Why it was not looked through to the end; then `failed` says nothing of the rest. */
+  readonly error: string | null;
+}
+
 export interface VerifyRun extends VerifyCounts {
   readonly id: number;
   readonly direction: Direction;
@@ -37,6 +47,8 @@ export interface VerifyRun extends VerifyCounts {
   /** Whether it compares every mapped table: only such a run counts for a gate. */
   readonly allTables: boolean;
   readonly error: string | undefined;
+  /** Of clean runs in reverse over all tables; undefined while it is not proved. */
+  readonly roundTrip: RoundTrip | undefined;
   readonly startedAt: Date;
   readonly finishedAt: Date | undefined;
   /** ms since it started, by the server's clock: how old its first answer is. */
@@ -165,6 +177,34 @@ export async function finishVerifyRun(
   return toRun(row);
 }
 
+/** Adds to a run what its round trip found. */
+export async function recordRoundTrip(
+  store: ControlStore,
+  run: number,
+  roundTrip: RoundTrip,
+): Promise<VerifyRun> {
+  const rows = await query<RunRow>(
+    store,
+    `update ${store.table("verify_run")} r set round_trip = $2 where id = $1 returning ${COLUMNS}`,
+    [run, JSON.stringify(roundTrip)],
+  );
+  if (rows[0] === undefined) throw new Error(`verify run ${run} does not exist`);
+  return toRun(rows[0]);
+}
+
+/** The last run of an epoch with a round trip that was looked through to its end, or had failures. */
+export async function lastRoundTrip(
+  store: ControlStore,
+  epoch: number,
+): Promise<VerifyRun | undefined> {
+  const row = await readRun(
+    store,
+    `direction = 'reverse' and epoch = $1 and (round_trip->'error' = 'null' or (round_trip->>'failed')::bigint > 0)`,
+    [epoch],
+  );
+  return row === undefined ? undefined : toRun(row);
+}
+
 /** The last run of a direction, running or not; with `onlyClean` the last clean one over all tables. */
 export async function lastVerifyRun(
   store: ControlStore,
@@ -192,7 +232,7 @@ export async function readVerifyExamples(
 }
 
 const COLUMNS = `r.id, r.direction, r.epoch, r.state, r.by, r.repair, r.tables, r.all_tables, r.rows_compared, r.missing, r.extra, r.different,
-  r.in_flight, r.hot, r.repaired, r.error, r.started, r.finished,
+  r.in_flight, r.hot, r.repaired, r.error, r.round_trip, r.started, r.finished,
   (extract(epoch from clock_timestamp() - r.started) * 1000)::float8 as age_ms`;
 
 async function readRun(
@@ -225,6 +265,7 @@ interface RunRow {
   hot: number;
   repaired: number;
   error: string | null;
+  round_trip: RoundTrip | null;
   started: Date;
   finished: Date | null;
   age_ms: number;
@@ -248,6 +289,7 @@ function toRun(row: RunRow): VerifyRun {
     hot: row.hot,
     repaired: row.repaired,
     error: row.error ?? undefined,
+    roundTrip: row.round_trip ?? undefined,
     startedAt: row.started,
     finishedAt: row.finished ?? undefined,
     ageMs: Math.max(0, row.age_ms),

@@ -107,6 +107,10 @@ test(
     await expect
       .poll(async () => (await readMigration(store)).phase, { timeout: 30_000 })
       .toBe("shadow");
+    // The event of a phase follows the phase.
+    const lastPhase = async () =>
+      (await readEvents(store)).findLast(({ kind }) => kind === "phase")?.by;
+    await expect.poll(lastPhase).toContain("controller: errors: new failed");
     const events = await readEvents(store);
     expect(events.findLast(({ kind }) => kind === "trigger")).toMatchObject({
       phase: "read-new",
@@ -116,9 +120,6 @@ test(
         value: expect.stringMatching(/^new failed [\d.]+ % of \d+ requests in 30 s$/) as string,
       },
     });
-    expect(events.findLast(({ kind }) => kind === "phase")?.by).toContain(
-      "controller: errors: new failed",
-    );
     await expect
       .poll(() => hooks.bodies.map(({ text }) => String(text)), { timeout: 20_000 })
       .toContainEqual(expect.stringContaining("going back by itself: errors"));

@@ -38,7 +38,7 @@ function large(): Status {
         eta_s: i < 55 ? 0 : 90,
       })),
     },
-    verify: { state: "none", clean_at: null, missing: 0, extra: 0, different: 0 },
+    verify: { state: "none", clean_at: null, missing: 0, extra: 0, different: 0, round_trip: null },
     shadow: NO_SHADOW,
     gates: [
       { name: "lag", state: "pass", value: "3 ms", limit: "1000 ms", why: null },
