@@ -56,8 +56,19 @@ export async function initPosition(
   );
 }
 
+/** The log of a side as a whole. By itself (`only`) it holds the fences, and with the wal feed nothing else. */
 export function logTable(side: Side): string {
   return `crossfade.log_${side}`;
+}
+
+/** The trigger feed's rows go to these in turns: one that was emptied is truncated while another is written to. */
+export function turnTables(side: Side): readonly string[] {
+  return [0, 1, 2].map((turn) => `${logTable(side)}_r${turn}`);
+}
+
+/** Its value says whose turn it is: read at once by every transaction, whatever its snapshot. */
+export function turnSequence(side: Side): string {
+  return `${logTable(side)}_turn`;
 }
 
 /** NOTIFY channel that wakes the mirror when a fence is written to a side's log. */

@@ -2,8 +2,8 @@ import type pg from "pg";
 import { CrossfadeError } from "../../config/errors.ts";
 import type { Plan } from "../../config/plan-types.ts";
 import type { Side } from "../../config/words.ts";
-import { installFollowTables, logTable } from "./follow-schema.ts";
-import { dropLogTriggerSql, logFunctionSql, logTriggerSql } from "./log-trigger.ts";
+import { installFollowTables, logTable, turnSequence, turnTables } from "./follow-schema.ts";
+import { logFunctionSql, logTriggerSql } from "./log-trigger.ts";
 import type { LoggedTable } from "./mapping.ts";
 import { sqlState } from "./session.ts";
 import { changedShapes } from "./shape-watch.ts";
@@ -25,6 +25,7 @@ export async function installFeed(
 ): Promise<void> {
   await installFollowTables(client);
   await installLog(client, side);
+  await installTurns(client, side);
   const deadline = Date.now() + deadlineMs;
   const schema = tables[0]?.table.schema ?? "public";
   const changed = await changedShapes({ client, side, schema, role: "source" });
@@ -39,6 +40,9 @@ export async function installFeed(
   await rememberFeed(client, side, "trigger");
 }
 
+const VACUUMED =
+  "autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, autovacuum_analyze_scale_factor = 0.5";
+
 /** The log of a side: keys of changed rows (trigger feed), fences. */
 export async function installLog(client: pg.Client, side: Side): Promise<void> {
   const log = logTable(side);
@@ -47,10 +51,26 @@ export async function installLog(client: pg.Client, side: Side): Promise<void> {
     create table if not exists ${log} (
       id bigint primary key default nextval('${log}_id'), tbl int not null, op "char" not null, vals text[],
       at timestamptz not null default clock_timestamp())
-      with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, autovacuum_analyze_scale_factor = 0.5);
+      with (${VACUUMED});
     grant usage on schema crossfade to public;
     grant insert on ${log} to public;
     grant usage on sequence ${log}_id to public`);
+}
+
+/** Parts of the log, so that one statement reads all; their ids are drawn from one sequence. */
+async function installTurns(client: pg.Client, side: Side): Promise<void> {
+  const turns = turnSequence(side);
+  await client.query(`
+    ${turnTables(side)
+      .map(
+        (table) =>
+          `create table if not exists ${table} (primary key (id)) inherits (${logTable(side)}) with (${VACUUMED});
+           grant insert on ${table} to public;`,
+      )
+      .join("\n")}
+    create sequence if not exists ${turns} minvalue 0 cache 1;
+    select setval('${turns}', 0) where not (select is_called from ${turns});
+    grant usage on sequence ${turns} to public`);
 }
 
 /** What the numbers in the log mean, for whoever looks at it. */
@@ -97,29 +117,6 @@ export async function requireFeedKind(
       hint: `A feed cannot be changed under way: set feed: ${feed[0]} again, or go back to off (\`crossfade rollback --to off\`) first.`,
     },
   );
-}
-
-/** Removes the triggers and the log of a side. Idempotent. */
-export async function uninstallFeed(
-  client: pg.Client,
-  side: Side,
-  tables: readonly LoggedTable[],
-  deadlineMs = 60_000,
-): Promise<void> {
-  const deadline = Date.now() + deadlineMs;
-  for (const logged of tables) {
-    for (const statement of dropLogTriggerSql(logged))
-      await withShortLock(client, [statement], deadline);
-    await client.query(`drop function if exists crossfade.log_${side}_${logged.number}()`);
-  }
-  await client.query(
-    `drop table if exists ${logTable(side)}; drop sequence if exists ${logTable(side)}_id`,
-  );
-  await client.query(`do $$ begin
-    if to_regclass('crossfade.feed') is not null then delete from crossfade.feed where side = '${side}'; end if;
-    if to_regclass('crossfade.tables') is not null then delete from crossfade.tables where side = '${side}'; end if;
-    if to_regclass('crossfade.shape') is not null then delete from crossfade.shape where side = '${side}'; end if;
-  end $$`);
 }
 
 /**

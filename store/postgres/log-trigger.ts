@@ -1,6 +1,7 @@
 import type { Side } from "../../config/words.ts";
 import type { Column } from "./catalog.ts";
 import type { LoggedTable } from "./mapping.ts";
+import { turnSequence, turnTables } from "./follow-schema.ts";
 import { ident, literal, relation } from "./quote.ts";
 
 /** Types whose cast to text is their output function and follows no setting of the app's session. */
@@ -62,8 +63,7 @@ export function logFunctionName(side: Side, number: number): string {
 export function logFunctionSql(side: Side, logged: LoggedTable): string {
   const array = (row: "new" | "old") =>
     `array[${logged.columns.map((column) => textOf(row, column)).join(", ")}]::text[]`;
-  const put = (row: "new" | "old") =>
-    `insert into crossfade.log_${side} (tbl, op, vals) values (${logged.number}, 'w', ${array(row)});`;
+  const put = (row: "new" | "old") => inTurn(side, logged.number, "w", array(row));
   const changed = logged.columns
     .map((column) => `old.${ident(column.name)} is distinct from new.${ident(column.name)}`)
     .map((condition, i) =>
@@ -72,9 +72,10 @@ export function logFunctionSql(side: Side, logged: LoggedTable): string {
         : `${textOf("old", logged.columns[i] as Column)} is distinct from ${textOf("new", logged.columns[i] as Column)}`,
     )
     .join(" or ");
-  const body = `begin
+  const body = `declare turn bigint;
+begin
   if tg_op = 'TRUNCATE' then
-    insert into crossfade.log_${side} (tbl, op) values (${logged.number}, 't');
+    ${inTurn(side, logged.number, "t", "null")}
   elsif tg_op = 'INSERT' then
     ${put("new")}
   elsif tg_op = 'DELETE' then
@@ -88,6 +89,19 @@ export function logFunctionSql(side: Side, logged: LoggedTable): string {
   return null;
 end`;
   return `create or replace function ${logFunctionName(side, logged.number)}() returns trigger language plpgsql${pins(logged.columns)} as ${literal(body)}`;
+}
+
+/** The last table also takes the rows of a turn that is not known: whatever the sequence says, an app's write goes through. */
+function inTurn(side: Side, number: number, op: "w" | "t", values: string): string {
+  const [first = "", second = "", third = ""] = turnTables(side).map(
+    (table) =>
+      `insert into ${table} (tbl, op, vals) values (${number}, ${literal(op)}, ${values});`,
+  );
+  return `turn := pg_catalog.pg_sequence_last_value(${literal(turnSequence(side))}::pg_catalog.regclass);
+    if turn = 0 then ${first}
+    elsif turn = 1 then ${second}
+    else ${third}
+    end if;`;
 }
 
 function hasEquality(column: Column | undefined): boolean {
@@ -124,14 +138,5 @@ export function truncateTriggerSql(
   return [
     `create or replace trigger crossfade_log_truncate after truncate on ${name} for each statement when (${UNMARKED}) execute function ${logFunctionName(side, logged.number)}()`,
     `alter table ${name} enable always trigger crossfade_log_truncate`,
-  ];
-}
-
-export function dropLogTriggerSql(logged: LoggedTable): string[] {
-  const leaves = logged.table.leaves.map((leaf) => relation(leaf.schema, leaf.name));
-  const table = relation(logged.table.schema, logged.table.name);
-  return [
-    `drop trigger if exists crossfade_log on ${table}`,
-    ...[table, ...leaves].map((name) => `drop trigger if exists crossfade_log_truncate on ${name}`),
   ];
 }

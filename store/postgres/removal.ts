@@ -1,6 +1,6 @@
 import type pg from "pg";
 import type { Side } from "../../config/words.ts";
-import { logTable } from "./follow-schema.ts";
+import { logTable, turnSequence, turnTables } from "./follow-schema.ts";
 import { withShortLock } from "./install-feed.ts";
 import { publicationName } from "./install-wal-feed.ts";
 import { INSTALL_LOCK } from "./locks.ts";
@@ -40,7 +40,10 @@ export async function removeFeed(client: pg.Client, side: Side): Promise<void> {
   // Writers that have logged hold a lock on the log until they end.
   await withShortLock(
     client,
-    [`drop table if exists ${log}`, `drop sequence if exists ${log}_id`],
+    [
+      `drop table if exists ${[log, ...turnTables(side)].join(", ")}`,
+      `drop sequence if exists ${log}_id, ${turnSequence(side)}`,
+    ],
     deadline,
   );
   await forgetSide(client, side);

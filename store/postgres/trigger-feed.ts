@@ -2,10 +2,18 @@ import type pg from "pg";
 import { directionFrom, type Side } from "../../config/words.ts";
 import type { Feed, FeedBatch, FeedChange, FeedTruncate } from "./feed.ts";
 import { logChannel, logTable } from "./follow-schema.ts";
+import { LogRotation } from "./log-rotation.ts";
 import { run, runPrepared } from "./statement.ts";
 
+/** What a batch took from one table of the log. */
+interface Taken {
+  readonly table: string;
+  /** Array literal, handed back as it came. */
+  readonly ids: string;
+}
+
 interface LogBatch extends FeedBatch {
-  readonly ids: readonly string[];
+  readonly taken: readonly Taken[];
 }
 
 /**
@@ -15,56 +23,43 @@ interface LogBatch extends FeedBatch {
 export class TriggerFeed implements Feed {
   readonly side: Side;
   readonly #client: pg.Client;
+  readonly #rotation: LogRotation;
 
   constructor(side: Side, client: pg.Client) {
     this.side = side;
     this.#client = client;
+    this.#rotation = new LogRotation(side, client);
   }
 
   async read(limit: number): Promise<LogBatch> {
-    const rows = await runPrepared(
-      this.#client,
-      `select id::text, tbl::text, op::text, to_json(vals)::text, (extract(epoch from clock_timestamp() - at) * 1000)::text
-       from ${logTable(this.side)} order by id limit $1::int`,
-      [limit],
-    );
+    const groups = await runPrepared(this.#client, readSql(this.side, limit), []);
     let fence: bigint | undefined;
     let oldestAgeMs = 0;
+    let size = 0;
     const changes: (FeedChange | FeedTruncate)[] = [];
-    for (const [id, table, op, values, age] of rows) {
+    for (const [, , count, table, op, values, age, highest] of groups) {
+      size += Number(count);
       if (op === "f") {
-        fence = BigInt(id ?? 0);
+        fence = BigInt(highest ?? 0);
         continue;
       }
       oldestAgeMs = Math.max(oldestAgeMs, Number(age));
-      changes.push(
-        op === "t"
-          ? { kind: "truncate", table: Number(table) }
-          : {
-              kind: "row",
-              table: Number(table),
-              values: JSON.parse(values ?? "[]") as (string | null)[],
-            },
-      );
+      if (op === "t") changes.push({ kind: "truncate", table: Number(table) });
+      else
+        for (const row of JSON.parse(values ?? "[]") as (string | null)[][])
+          changes.push({ kind: "row", table: Number(table), values: row });
     }
-    return {
-      changes,
-      fence,
-      oldestAgeMs,
-      size: rows.length,
-      full: rows.length === limit,
-      ids: rows.map(([id]) => id ?? ""),
-    };
+    const taken = groups.map(([from, ids]) => ({ table: from ?? "", ids: ids ?? "{}" }));
+    return { changes, fence, oldestAgeMs, size, full: size === limit, taken };
   }
 
   async confirm(batch: FeedBatch, pass: bigint): Promise<void> {
-    await runPrepared(
-      this.#client,
-      `with cf_gone as (delete from ${logTable(this.side)} where id = any($1::bigint[]) returning 1)
-       insert into crossfade.confirmed as c (direction, pass) select '${directionFrom(this.side)}', $2::bigint from (select count(*) from cf_gone) n
-       on conflict (direction) do update set pass = greatest(c.pass, excluded.pass)`,
-      [(batch as LogBatch).ids, pass.toString()],
-    );
+    const byTable = Map.groupBy((batch as LogBatch).taken, ({ table }) => table);
+    await runPrepared(this.#client, confirmSql(this.side, [...byTable.keys()]), [
+      pass.toString(),
+      ...[...byTable.values()].map(joinIds),
+    ]);
+    await this.#rotation.handled(batch.size);
   }
 
   async writeFence(): Promise<bigint> {
@@ -73,6 +68,33 @@ export class TriggerFeed implements Feed {
 
   /** The session belongs to whoever opened it. */
   async close(): Promise<void> {}
+}
+
+/**
+ * The rows are gathered here, per table of the log and of the app: a row each costs the server and Node more than the
+ * rest of the pass. The limit stands in the text, so that the planner knows that few are wanted and walks the ids.
+ */
+function readSql(side: Side, limit: number): string {
+  return `with cf_log as materialized (
+      select tableoid, id, tbl, op, vals, at from ${logTable(side)} order by id limit ${Math.round(limit)})
+    select tableoid::regclass::text, array_agg(id)::text, count(*)::text, tbl::text, op::text, json_agg(vals) filter (where op = 'w')::text,
+      (date_part('epoch', clock_timestamp() - min(at)) * 1000)::text, max(id)::text
+    from cf_log group by tableoid, tbl, op`;
+}
+
+/** A crash may bring these rows back, and then they are synced again: the commit need not wait for the disk. */
+function confirmSql(side: Side, tables: readonly string[]): string {
+  const deletes = tables.map(
+    (table, i) => `cf_gone${i} as (delete from only ${table} where id = any($${i + 2}::bigint[]))`,
+  );
+  return `with ${deletes.join(", ")}
+    insert into crossfade.confirmed as c (direction, pass)
+    select '${directionFrom(side)}', $1::bigint from set_config('synchronous_commit', 'off', true)
+    on conflict (direction) do update set pass = greatest(c.pass, excluded.pass)`;
+}
+
+function joinIds(taken: readonly Taken[]): string {
+  return `{${taken.map(({ ids }) => ids.slice(1, -1)).join(",")}}`;
 }
 
 /** Within a statement: its own commit waits for the local disk, and for no standby that may be away. */
