@@ -10,7 +10,7 @@ export interface MetricDefinition {
   readonly help: string;
   readonly labels: readonly string[];
   /** A value for each combination of labels; none: nothing to say. */
-  values(status: Status): readonly Sample[];
+  readonly values: (status: Status) => readonly Sample[];
 }
 
 type Sample = readonly [value: number, labels?: Readonly<Record<string, string>>];
@@ -183,10 +183,9 @@ export const METRICS: readonly MetricDefinition[] = [
     help: "Shadow reads by outcome since the phase was entered",
     labels: ["outcome"],
     values: ({ shadow }) =>
-      (["samples", "mismatches", "noise", "skipped", "dropped"] as const).map((outcome) => [
-        shadow[outcome],
-        { outcome },
-      ]),
+      (["samples", "mismatches", "noise", "unjudged", "skipped", "dropped"] as const).map(
+        (outcome) => [shadow[outcome], { outcome }],
+      ),
   },
   {
     name: "crossfade_shadow_mismatches_total",

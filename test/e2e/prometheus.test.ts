@@ -41,8 +41,8 @@ describe("alerts", () => {
 
   test("each has a runbook, and names metrics that exist", () => {
     const runbooks = readFileSync(resolve(DEPLOY, "../docs/runbooks.md"), "utf8");
-    const sections = [...runbooks.matchAll(/^## (\w+)$/gm)].map(([, name]) => name);
-    expect(sections.toSorted()).toEqual(alerts.map(({ alert }) => alert).toSorted());
+    const sections = [...runbooks.matchAll(/^## (\w+)$/gm)].map(([, name]) => name ?? "");
+    expect(sections).toEqual(alerts.map(({ alert }) => alert));
     for (const { alert, expr, annotations } of alerts) {
       expect(annotations.runbook).toBe(`docs/runbooks.md#${alert.toLowerCase()}`);
       for (const [name] of expr.matchAll(/crossfade_\w+/g))
