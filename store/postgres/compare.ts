@@ -1,3 +1,4 @@
+import { groupKeys } from "./key-groups.ts";
 import {
   type Key,
   type KeyScope,
@@ -96,6 +97,18 @@ export async function compareKeys(
   keys: readonly Key[],
   wanted: Wanted,
 ): Promise<Comparison> {
+  const found: Comparison[] = [];
+  for (const group of await groupKeys(context, driver, keys))
+    found.push(await compareGroup(context, driver, group, wanted));
+  return sum(found);
+}
+
+async function compareGroup(
+  context: SyncContext,
+  driver: Driver,
+  keys: readonly Key[],
+  wanted: Wanted,
+): Promise<Comparison> {
   try {
     const found: Comparison[] = [];
     for (const reader of driver.readers) {
@@ -111,8 +124,8 @@ export async function compareKeys(
     if (keys.length === 1 && key !== undefined) return failing(driver, key, wanted);
     const middle = keys.length >> 1;
     return sum([
-      await compareKeys(context, driver, keys.slice(0, middle), wanted),
-      await compareKeys(context, driver, keys.slice(middle), wanted),
+      await compareGroup(context, driver, keys.slice(0, middle), wanted),
+      await compareGroup(context, driver, keys.slice(middle), wanted),
     ]);
   }
 }

@@ -1,6 +1,6 @@
 import type pg from "pg";
 import { type Driver, type Mapping, type Own, type Reader, rowsTravel } from "./mapping.ts";
-import { runPrepared, type TextRow } from "./statement.ts";
+import type { TextRow } from "./statement.ts";
 import type { SyncContext } from "./sync.ts";
 import {
   keyTexts,
@@ -12,6 +12,7 @@ import {
   toColumnArrays,
   unnestRelation,
 } from "./sync-sql.ts";
+import { runInSync } from "./travel.ts";
 
 /**
  * The relations of a key scope: few keys travel as text arrays, and what is made of them is a query on the target.
@@ -47,7 +48,12 @@ export async function readRows(
 ): Promise<TextRow[]> {
   if (!rowsTravel(context.compiled, reader)) return [];
   const sql = `select * from ${sourceByKeys(driver, reader, context.compiled.sourceSchema, 1)} cf_s`;
-  return runPrepared(context.source, sql, toColumnArrays(keys, driver.key.length));
+  return runInSync(context, context.source, sql, toColumnArrays(keys, driver.key.length));
+}
+
+/** Whether rows that the reader reads pass through this process, as they are or as what is made of them. */
+export function travels({ compiled }: SyncContext, reader: Reader): boolean {
+  return !compiled.sameDatabase || rowsTravel(compiled, reader);
 }
 
 export function keyOf(driver: Driver, reader: Reader, row: TextRow): string[] {
@@ -95,7 +101,7 @@ export async function mappedRelation(
     inPlace ? options : { ...options, stored: false },
   );
   if (inPlace) return { sql: select, values: raw.values };
-  const made = await runPrepared(context.source, select, raw.values);
+  const made = await runInSync(context, context.source, select, raw.values);
   const columns = mapping.columns.map((column) => ({
     name: column.name,
     type: options.stored === true ? storedType(column) : column.targetBaseType,
@@ -141,7 +147,8 @@ export async function ownedRelation(
         ...(withKeys ? keyArrays : []),
       ]
     : toColumnArrays(
-        await runPrepared(
+        await runInSync(
+          context,
           context.source,
           ownedSelect(driver, own.columns, unnestRelation(driver.mapperKey, 1), withKeys),
           keyArrays,

@@ -2,9 +2,9 @@ import type { Driver, Reader } from "./mapping.ts";
 import { ident } from "./quote.ts";
 import { recordRefusals, type RefusedRow, type Refusal } from "./quarantine.ts";
 import { sqlState } from "./session.ts";
-import { runPrepared } from "./statement.ts";
 import type { SyncContext } from "./sync.ts";
 import { sourceByKeys, toColumnArrays, unnestRelation } from "./sync-sql.ts";
+import { runInSync } from "./travel.ts";
 
 /**
  * Puts refused keys of `driver` into quarantine, with what tells later whether the row is still the same. Returns those
@@ -66,6 +66,6 @@ async function pairs(
   sql: string,
   values: readonly unknown[],
 ): Promise<[string, string][]> {
-  const rows = await runPrepared(context.source, sql, values);
+  const rows = await runInSync(context, context.source, sql, values);
   return rows.map(([n, digest]) => [n ?? "", digest ?? ""]);
 }

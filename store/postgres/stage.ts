@@ -16,6 +16,7 @@ import {
   type KeyRange,
   type TypedColumn,
 } from "./sync-sql.ts";
+import { runOnceInSync } from "./travel.ts";
 
 /**
  * A chunk of a reader, staged on the target. Rows travel between servers by COPY through this process as bytes, into a
@@ -62,7 +63,11 @@ function stagedInPlace(
     owned: async (mapping) =>
       mapping.own.kind === "none" ? "" : ownedSelect(driver, mapping.own.columns, raw, true),
     keys: async () =>
-      (await run(where, `select ${keyText(driver)} from ${raw} cf_s`)) as string[][],
+      (await runOnceInSync(
+        context,
+        where,
+        `select ${keyText(driver)} from ${raw} cf_s`,
+      )) as string[][],
   };
 }
 
@@ -119,7 +124,11 @@ function stagedReverse(context: SyncContext, driver: Driver, inPlace: string): S
       return `select * from pg_temp.${stage}`;
     },
     keys: async () =>
-      (await run(context.source, `select ${keyText(driver)} from ${inPlace} cf_s`)) as string[][],
+      (await runOnceInSync(
+        context,
+        context.source,
+        `select ${keyText(driver)} from ${inPlace} cf_s`,
+      )) as string[][],
   };
 }
 

@@ -1,4 +1,5 @@
 import { stripeOfChunk } from "./chunks.ts";
+import { mapperOf } from "./key-scope.ts";
 import type { Driver, Mapping, Reader } from "./mapping.ts";
 import type { Refusal } from "./quarantine.ts";
 import { recordRefused } from "./record-refused.ts";
@@ -8,6 +9,7 @@ import { run } from "./statement.ts";
 import { isRefusal, syncKeys } from "./sync-keys.ts";
 import { type SyncContext, type SyncTransaction, syncTransaction } from "./sync.ts";
 import { type KeyRange, plainInsertSql, probeSql, rejectedSelect, upsertSql } from "./sync-sql.ts";
+import { runOnceInSync } from "./travel.ts";
 
 /** Keys a careful sync takes at a time. */
 const CAREFUL_KEYS = 500;
@@ -69,7 +71,7 @@ async function mergeChunk(
     }
     await recordRefused(context, driver, refusals);
     refused += refusals.length;
-    rows = Math.max(rows, await countRows(context, reader, staged.raw));
+    rows = Math.max(rows, await countRows(context, staged.raw));
   }
   return { rows, refused };
 }
@@ -101,9 +103,12 @@ async function someExist(context: SyncContext, mapping: Mapping, mapped: string)
   return row?.[0] === "true";
 }
 
-async function countRows(context: SyncContext, _reader: Reader, raw: string): Promise<number> {
-  const where = context.compiled.direction === "forward" ? context.target : context.source;
-  const [row] = await run(where, `select count(*)::text from ${raw} cf_s`);
+async function countRows(context: SyncContext, raw: string): Promise<number> {
+  const [row] = await runOnceInSync(
+    context,
+    mapperOf(context),
+    `select count(*)::text from ${raw} cf_s`,
+  );
   return Number(row?.[0] ?? 0);
 }
 
@@ -115,8 +120,7 @@ async function rejectedInChunk(
 ): Promise<Refusal[]> {
   const sql = rejectedSelect(driver, mapping, raw);
   if (sql === undefined) return [];
-  const where = context.compiled.direction === "forward" ? context.target : context.source;
-  return (await run(where, sql)).map((row) => ({
+  return (await runOnceInSync(context, mapperOf(context), sql)).map((row) => ({
     mapping: mapping.path,
     sourceTable: driver.name,
     key: row.slice(0, -1) as string[],

@@ -1,3 +1,4 @@
+import { groupKeys } from "./key-groups.ts";
 import {
   type Key,
   keyOf,
@@ -13,9 +14,10 @@ import { type Driver, type Mapping, type Reader, rowsTravel } from "./mapping.ts
 import { clearHealed, type Refusal } from "./quarantine.ts";
 import { recordRefused } from "./record-refused.ts";
 import { sqlState } from "./session.ts";
-import { run, runPrepared } from "./statement.ts";
+import { run } from "./statement.ts";
 import type { SyncContext, SyncTransaction } from "./sync.ts";
 import { applySql, type ApplyOptions, rejectedSelect } from "./sync-sql.ts";
+import { runInSync } from "./travel.ts";
 
 export interface KeySyncOptions extends ApplyOptions {
   /**
@@ -45,6 +47,19 @@ function mayHeal(state: string | undefined): boolean {
  * stripes. Reads the source now. Refusals are recorded in the same transaction; those not accepted are returned.
  */
 export async function syncKeys(
+  context: SyncContext,
+  transaction: SyncTransaction,
+  driver: Driver,
+  keys: readonly Key[],
+  options: KeySyncOptions,
+): Promise<Refusal[]> {
+  const open: Refusal[] = [];
+  for (const group of await groupKeys(context, driver, keys))
+    open.push(...(await syncGroup(context, transaction, driver, group, options)));
+  return open;
+}
+
+async function syncGroup(
   context: SyncContext,
   transaction: SyncTransaction,
   driver: Driver,
@@ -131,7 +146,7 @@ async function rejectedKeys(
   const raw = rawRelation(context, driver, reader, scope);
   const sql = rejectedSelect(driver, mapping, raw.sql);
   if (sql === undefined) return rejected;
-  for (const row of await runPrepared(mapperOf(context), sql, raw.values)) {
+  for (const row of await runInSync(context, mapperOf(context), sql, raw.values)) {
     rejected.set(JSON.stringify(row.slice(0, -1)), row.at(-1) ?? "");
   }
   return rejected;
@@ -175,7 +190,7 @@ async function apply(
     first: mapped.values.length + 1,
   });
   const sql = applySql(mapping, mapped.sql, owned.sql, options);
-  await runPrepared(context.target, sql, [...mapped.values, ...owned.values]);
+  await runInSync(context, context.target, sql, [...mapped.values, ...owned.values]);
 }
 
 /** Syncs as a whole; on a refusal halves the keys until the refused ones stand alone. */

@@ -96,7 +96,11 @@ test("a copy finds a change that the mirror has not brought: its acceptance does
   await acceptAll(world);
   await world.old.query("update t set note = 'rejected anew' where id = 7");
   await copyAgain(world);
-  expect((await entries(world)).map(({ key, state }) => [key, state]).toSorted()).toEqual([
+  expect(
+    (await entries(world))
+      .map(({ key, state }) => [key, state])
+      .toSorted(([a = ""], [b = ""]) => a.localeCompare(b)),
+  ).toEqual([
     ["7.0", "quarantined"],
     ["8", "accepted"],
   ]);
