@@ -1,0 +1,623 @@
+import { readFile } from "node:fs/promises";
+import { mkdtempSync, readFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { describe, expect, test } from "vitest";
+import { diagnose, type Diagnosis } from "../../backfill/doctor/doctor.ts";
+import type { Severity } from "../../backfill/doctor/finding.ts";
+import { renderDiagnosis } from "../../cli/check-view.ts";
+import { fixScript } from "../../cli/fix-script.ts";
+import { validatePlan } from "../../cli/validate.ts";
+import { loadPlan } from "../../config/load.ts";
+import type { MappingPlan, Plan } from "../../config/plan-types.ts";
+import { seed } from "../../examples/colonycraft/seed.ts";
+import { runCli } from "../support/cli.ts";
+import { createDatabasePair, type DatabasePair, withClient } from "../support/databases.ts";
+import { writePlanFile } from "../support/plan-files.ts";
+import { mapping, testPlan } from "../support/sync-world.ts";
+
+interface Case {
+  readonly old: string;
+  readonly new: string;
+  readonly forward: readonly MappingPlan[];
+  readonly reverse?: readonly MappingPlan[];
+  readonly rows?: number | undefined;
+  readonly redact?: readonly string[];
+}
+
+let shared: Promise<DatabasePair> | undefined;
+let schemas = 0;
+
+/** One pair of databases, a schema of its own for each plan. */
+async function world(given: Case): Promise<Plan> {
+  shared ??= createDatabasePair();
+  const { oldUrl, newUrl } = await shared;
+  schemas += 1;
+  const [oldSchema, newSchema] = [`Old ${schemas}`, `new_${schemas}`];
+  const prepare = (url: string, schema: string, sql: string) =>
+    withClient(url, (client) =>
+      client.query(`create schema "${schema}"; set search_path = "${schema}"; ${sql}`),
+    );
+  await prepare(oldUrl, oldSchema, given.old);
+  await prepare(newUrl, newSchema, given.new);
+  const plan = testPlan({ oldUrl, newUrl, oldSchema, newSchema, ...given });
+  return { ...plan, verify: { ...plan.verify, redact: given.redact ?? [] } };
+}
+
+async function examined(plan: Plan, rows: number | undefined = 100_000): Promise<Diagnosis> {
+  const { directions } = await validatePlan(plan);
+  return diagnose(plan, directions, { rows, statementTimeoutMs: 20_000 });
+}
+
+const diagnosed = async (given: Case): Promise<Diagnosis> =>
+  examined(await world(given), given.rows);
+
+interface Expected {
+  readonly severity: Severity;
+  readonly path: string;
+  readonly rows?: number;
+  readonly what?: unknown;
+  readonly example?: unknown;
+  readonly fix?: unknown;
+}
+
+const set = (columns: Record<string, string>) => new Map(Object.entries(columns));
+const NUMBERS = "insert into a select n, n::text from generate_series(1, 100) n";
+
+/** What every row of `old.a` does to the mapping; the finding that tells of it. */
+const CASES: readonly (readonly [string, Case, Expected])[] = [
+  [
+    "an expression that fails on some rows: counted, with the column, a key and the message",
+    {
+      old: `create table a (id int primary key, v text); ${NUMBERS}; update a set v = 'x' || v where id in (7, 70)`,
+      new: "create table a (id int primary key, v int)",
+      forward: [mapping("a", "a", { set: set({ v: "v::int" }) })],
+    },
+    {
+      severity: "error",
+      path: "test.a.set.v",
+      rows: 2,
+      example: { key: { id: "7" }, message: 'invalid input syntax for type integer: "x7"' },
+      fix: { where: "old", destructive: true },
+    },
+  ],
+  [
+    "a value too long for its column",
+    {
+      old: `create table a (id int primary key, v text); ${NUMBERS}; update a set v = 'abcd' where id > 97`,
+      new: "create table a (id int primary key, v varchar(3))",
+      forward: [mapping("a", "a")],
+    },
+    { severity: "error", path: "test.a.set.v", rows: 3, example: { key: { id: "98" } } },
+  ],
+  [
+    "a number too large for its column",
+    {
+      old: "create table a (id int primary key, v numeric); insert into a values (1, 99.99), (2, 99.999), (3, 'NaN')",
+      new: "create table a (id int primary key, v numeric(4, 2))",
+      forward: [mapping("a", "a")],
+    },
+    { severity: "error", path: "test.a.set.v", rows: 1, example: { key: { id: "2" } } },
+  ],
+  [
+    "an integer out of range",
+    {
+      old: "create table a (id int primary key, v bigint); insert into a values (1, 1), (2, 40000)",
+      new: "create table a (id int primary key, v smallint)",
+      forward: [mapping("a", "a")],
+    },
+    { severity: "error", path: "test.a.set.v", rows: 1, example: { key: { id: "2" } } },
+  ],
+  [
+    "no value where one must be",
+    {
+      old: `create table a (id int primary key, v text); ${NUMBERS}; update a set v = null where id % 2 = 0`,
+      new: "create table a (id int primary key, v text not null)",
+      forward: [mapping("a", "a")],
+    },
+    { severity: "error", path: "test.a.set.v", rows: 50, fix: { where: "plan" } },
+  ],
+  [
+    "a check constraint, counted without trying row by row",
+    {
+      old: `create table a (id int primary key, v text); ${NUMBERS}`,
+      new: "create table a (id int primary key, v text constraint short check (length(v) < 2))",
+      forward: [mapping("a", "a")],
+    },
+    { severity: "error", path: "test.a", what: expect.stringContaining("short"), rows: 91 },
+  ],
+  [
+    "a domain",
+    {
+      old: `create table a (id int primary key, v text); ${NUMBERS}`,
+      new: "create domain tiny as int check (value < 100); create table a (id int primary key, v tiny)",
+      forward: [mapping("a", "a", { set: set({ v: "v::int" }) })],
+    },
+    { severity: "error", path: "test.a.set.v", rows: 1, example: { key: { id: "100" } } },
+  ],
+  [
+    "what only the insert can tell: a generated column that fails",
+    {
+      old: `create table a (id int primary key, v text); ${NUMBERS}`,
+      new: "create table a (id int primary key, v text, g int generated always as (100 / (v::int - 50)) stored)",
+      forward: [mapping("a", "a")],
+    },
+    { severity: "error", path: "test.a", rows: 1, example: { key: { id: "50" } } },
+  ],
+  [
+    "an enum without the label",
+    {
+      old: "create type mood as enum ('sad', 'glad'); create table a (id int primary key, v mood); insert into a values (1, 'sad'), (2, 'glad')",
+      new: "create type mood as enum ('sad'); create table a (id int primary key, v mood)",
+      forward: [mapping("a", "a")],
+    },
+    { severity: "error", path: "test.a", rows: 1, example: { key: { id: "2" } } },
+  ],
+  [
+    "rows that the plan rejects, by reason",
+    {
+      old: `create table a (id int primary key, v text); ${NUMBERS}`,
+      new: "create table a (id int primary key, v text)",
+      forward: [mapping("a", "a", { reject: set({ "too many": "id > 90" }) })],
+    },
+    {
+      severity: "warning",
+      path: "test.a.reject.too many",
+      rows: 10,
+      example: { key: { id: "91" } },
+    },
+  ],
+  [
+    "two source rows that make one target row",
+    {
+      old: "create table a (id int primary key, v text); insert into a values (1, 'x'), (2, 'X'), (3, 'y')",
+      new: "create table b (v text primary key, id int)",
+      forward: [mapping("b", "a", { set: set({ v: "lower(v)" }), own: set({ id: "id" }) })],
+    },
+    {
+      severity: "error",
+      path: "test.b",
+      rows: 2,
+      what: expect.stringContaining("same key"),
+      example: { key: { id: "1" } },
+    },
+  ],
+  [
+    "a unique index of the target, over an expression",
+    {
+      old: "create table a (id int primary key, v text); insert into a values (1, 'x'), (2, 'X'), (3, null), (4, null)",
+      new: "create table a (id int primary key, v text); create unique index folded on a (lower(v))",
+      forward: [mapping("a", "a")],
+    },
+    {
+      severity: "error",
+      path: "test.a",
+      rows: 2,
+      what: expect.stringContaining("unique index folded"),
+    },
+  ],
+  [
+    "a foreign key that points at nothing",
+    {
+      old: "create table p (id int primary key); create table a (id int primary key, p_id int); insert into p values (1); insert into a values (1, 1), (2, 9), (3, null)",
+      new: "create table p (id int primary key); create table a (id int primary key, p_id int references p)",
+      forward: [mapping("a", "a"), mapping("p", "p")],
+    },
+    {
+      severity: "error",
+      path: "test.a",
+      rows: 1,
+      what: expect.stringContaining("p_id"),
+      example: { key: { id: "2" } },
+    },
+  ],
+  [
+    "shared rows whose columns do not follow from their key",
+    {
+      old: "create table a (id int primary key, v text, w text); insert into a values (1, 'x', 'p'), (2, 'x', 'q'), (3, 'y', 'r')",
+      new: "create table tags (v text primary key, w text)",
+      forward: [mapping("tags", "a", { own: "none" })],
+    },
+    { severity: "error", path: "test.tags", rows: 2, what: expect.stringContaining("(w)") },
+  ],
+  [
+    "no rows: nothing is proven",
+    {
+      old: "create table a (id int primary key)",
+      new: "create table a (id int primary key)",
+      forward: [mapping("a", "a")],
+    },
+    { severity: "unknown", path: "test.a" },
+  ],
+  [
+    "a mapping that would write is not tried",
+    {
+      old: "create table a (id int primary key); insert into a values (1)",
+      new: "create sequence s; create table a (id int primary key, n int)",
+      forward: [mapping("a", "a", { set: set({ n: "nextval('s')::int" }) })],
+    },
+    { severity: "unknown", path: "test.a", what: expect.stringContaining("changes nothing") },
+  ],
+  [
+    "triggers of the target",
+    {
+      old: "create table a (id int primary key); insert into a values (1)",
+      new: `create table a (id int primary key); create function f() returns trigger language plpgsql as 'begin return null; end';
+        create trigger counts after insert on a for each row execute function f()`,
+      forward: [mapping("a", "a")],
+    },
+    { severity: "warning", path: "new.a", what: expect.stringContaining("counts") },
+  ],
+  [
+    "a large table without the index that a lookup of `also` needs",
+    {
+      old: "create table a (id int primary key); create table c (id int primary key, a_id int); insert into a select generate_series(1, 20000); insert into c select n, n from generate_series(1, 20000) n; analyze a; analyze c",
+      new: "create table a (id int primary key, n bigint)",
+      forward: [
+        mapping("a", "a", {
+          query: "select a.*, (select count(*) from c where c.a_id = a.id) as n from a",
+          also: { c: "a_id" },
+        }),
+      ],
+      rows: 100,
+    },
+    {
+      severity: "warning",
+      path: "test.a.from.query",
+      fix: {
+        where: "old",
+        text: expect.stringMatching(/^create index concurrently on ".*"\."c" \("a_id"\);$/),
+        destructive: false,
+      },
+    },
+  ],
+];
+
+describe("each kind of trouble is found", () => {
+  for (const [name, given, expected] of CASES)
+    test(name, async () => {
+      const { findings } = await diagnosed(given);
+      const { severity, path } = expected;
+      const found = findings.filter((one) => one.severity === severity && one.path === path);
+      expect(found).toMatchObject([expected]);
+      // One trouble is one error: what it leads to is not told again.
+      if (severity === "error")
+        expect(findings.filter((one) => one.severity === "error")).toEqual(found);
+    });
+});
+
+const reverse = (target: string, from: string, rest: Parameters<typeof mapping>[2] = {}) => ({
+  ...mapping(target, from, rest),
+  path: `back.${target}`,
+});
+
+/** A table that is split in two and joined again. */
+const SPLIT = {
+  old: "create table a (id int primary key, v text, w numeric(5, 2)); insert into a select n, nullif(n % 3, 0)::text, n from generate_series(1, 30) n",
+  new: "create table a (id int primary key, w numeric); create table more (a_id int primary key references a, v text not null)",
+  forward: [
+    mapping("a", "a"),
+    mapping("more", "a", { where: "v is not null", set: set({ a_id: "id" }) }),
+  ],
+};
+const JOINED = {
+  query: "select a.*, m.v from a left join more m on m.a_id = a.id",
+  also: { more: "a_id" },
+};
+
+describe("the round trip", () => {
+  test("is proven for every row, also where forward splits and reverse joins", async () => {
+    const { roundTrip, findings } = await diagnosed({
+      ...SPLIT,
+      reverse: [reverse("a", "a", JOINED)],
+    });
+    expect(roundTrip).toEqual({ rows: 30, different: 0, unknown: [] });
+    expect(findings.filter(({ severity }) => severity !== "ok")).toMatchObject([{ path: "old.a" }]);
+  });
+
+  test("rows that come back different are counted by column, with what was and what comes back", async () => {
+    const given = {
+      ...SPLIT,
+      reverse: [
+        reverse("a", "a", {
+          ...JOINED,
+          set: set({ v: "coalesce(v, 'none')", w: "case id when 7 then w + 1 else w end" }),
+        }),
+      ],
+    };
+    const { roundTrip, findings } = await diagnosed(given);
+    expect(roundTrip).toMatchObject({ rows: 30, different: 11 });
+    expect(findings[0]).toMatchObject({
+      severity: "error",
+      path: "back.a",
+      rows: 11,
+      what: expect.stringContaining("v in 10, w in 1"),
+      example: { key: { id: "3" }, columns: { v: { expected: null, found: "none" } } },
+    });
+  });
+
+  test("rows that do not come back, and rows that were never there", async () => {
+    const lossy = await diagnosed({
+      ...SPLIT,
+      reverse: [reverse("a", "a", { ...JOINED, where: "id > 2" })],
+    });
+    expect(lossy.roundTrip).toMatchObject({ rows: 30, different: 2 });
+    expect(lossy.findings[0]).toMatchObject({
+      rows: 2,
+      what: expect.stringContaining("do not come back"),
+      example: { key: { id: "1" } },
+    });
+    const more = await diagnosed({
+      ...SPLIT,
+      reverse: [
+        reverse("a", "a", {
+          ...JOINED,
+          set: set({ id: "case id when 5 then 500 else id end" }),
+          own: set({ id: "id" }),
+        }),
+      ],
+    });
+    expect(more.findings.filter(({ severity }) => severity === "error")).toMatchObject([
+      { rows: 1, what: expect.stringContaining("do not come back") },
+      { rows: 1, what: expect.stringContaining("not there") },
+    ]);
+  });
+
+  test("rows that never left are no rows that fail to come back", async () => {
+    const given = {
+      ...SPLIT,
+      forward: [mapping("a", "a", { reject: set({ three: "id = 3" }) }), ...SPLIT.forward.slice(1)],
+      reverse: [reverse("a", "a", JOINED)],
+    };
+    expect((await diagnosed(given)).roundTrip).toEqual({ rows: 29, different: 0, unknown: [] });
+  });
+
+  test("what cannot be followed is unknown, with the reason, and never ok", async () => {
+    const plan = await world({ ...SPLIT, reverse: [reverse("a", "a", JOINED)] });
+    const named = JOINED.query.replace("join more", `join ${plan.new.schema}.more`);
+    const qualified = {
+      ...plan,
+      reverse: {
+        kind: "tables" as const,
+        mappings: [reverse("a", "a", { ...JOINED, query: named })],
+      },
+    };
+    const { roundTrip, findings } = await examined(qualified);
+    expect(roundTrip).toEqual({
+      rows: 0,
+      different: 0,
+      unknown: [{ mapping: "back.a", why: expect.stringContaining("names the schema") }],
+    });
+    expect(findings).toContainEqual(
+      expect.objectContaining({ severity: "unknown", path: "back.a" }),
+    );
+    const empty = await diagnosed({
+      ...SPLIT,
+      old: SPLIT.old.replace(/;.*/, ""),
+      reverse: [reverse("a", "a", JOINED)],
+    });
+    expect(empty.roundTrip).toMatchObject({
+      rows: 0,
+      unknown: [{ why: expect.stringContaining("no rows") }],
+    });
+  });
+
+  test("values are redacted as the plan says, in messages too", async () => {
+    const given = {
+      ...SPLIT,
+      redact: ["v"],
+      reverse: [reverse("a", "a", { ...JOINED, set: set({ v: "coalesce(v, 'SECRET')" }) })],
+    };
+    const diagnosis = await diagnosed(given);
+    expect(diagnosis.findings[0]).toMatchObject({
+      example: { columns: { v: { expected: null, found: "(redacted)" } } },
+    });
+    const failing = await diagnosed({
+      old: "create table a (id int primary key, v text); insert into a values (1, 'SECRET')",
+      new: "create table a (id int primary key, v int)",
+      forward: [mapping("a", "a", { set: set({ v: "v::int" }) })],
+      redact: ["v"],
+    });
+    expect(failing.findings[0]).toMatchObject({ severity: "error", rows: 1 });
+    expect(JSON.stringify(failing) + renderDiagnosis(failing).join()).not.toContain("SECRET");
+  });
+});
+
+test("the way back is tried over the rows that are on new already, on the old side's own terms", async () => {
+  const { findings } = await diagnosed({
+    old: "create table a (id int primary key, v varchar(3)); insert into a values (1, 'x')",
+    new: "create table a (id int primary key, v text); insert into a values (1, 'x'), (2, 'too long')",
+    forward: [mapping("a", "a")],
+    reverse: [reverse("a", "a")],
+  });
+  expect(findings.filter(({ severity }) => severity === "error")).toMatchObject([
+    { path: "back.a.set.v", rows: 1, example: { key: { id: "2" } } },
+  ]);
+  expect(findings).toContainEqual(
+    expect.objectContaining({
+      severity: "warning",
+      path: "new.a",
+      what: expect.stringContaining("has rows before"),
+    }),
+  );
+});
+
+test("of a large table a sample is read, and that is said; all rows on request", async () => {
+  const plan = await world({
+    old: "create table p (id int primary key); create table a (id int primary key, p_id int not null); insert into p select generate_series(1, 3000); insert into a select n, 3001 - n from generate_series(1, 3000) n; analyze p; analyze a",
+    new: "create table p (id int primary key); create table a (id int primary key, p_id int not null references p)",
+    forward: [mapping("p", "p"), mapping("a", "a")],
+    reverse: [reverse("p", "p"), reverse("a", "a")],
+  });
+  const sampled = await examined(plan, 200);
+  for (const entry of sampled.coverage) {
+    expect(entry).toMatchObject({
+      complete: false,
+      rows: 3000,
+      how: expect.stringContaining("drawn at random"),
+    });
+    expect(entry.tried).toBeGreaterThan(0);
+    expect(entry.tried).toBeLessThanOrEqual(200);
+  }
+  expect(
+    sampled.findings.find(({ path, severity }) => path === "test.p" && severity === "ok")?.what,
+  ).toMatch(/looked at arrive, of about 3,000/);
+  expect(sampled.findings).toContainEqual(
+    expect.objectContaining({
+      severity: "unknown",
+      path: "test.a",
+      what: expect.stringContaining("were sampled"),
+    }),
+  );
+  expect(sampled.roundTrip).toMatchObject({ different: 0 });
+  expect(sampled.estimates.rows).toBe(6000);
+  const all = await examined(plan, undefined);
+  expect(all.roundTrip).toEqual({ rows: 6000, different: 0, unknown: [] });
+  expect(all.findings.every(({ severity }) => severity === "ok")).toBe(true);
+  expect(all.estimates.target_rows).toBe(6000);
+});
+
+test("where most rows fail, tries end; the rest is not tried and not proven", async () => {
+  const { findings, coverage } = await diagnosed({
+    old: "create table a (id int primary key, v text); insert into a select n, 'x' from generate_series(1, 5000) n",
+    new: "create table a (id int primary key, v int)",
+    forward: [mapping("a", "a", { set: set({ v: "v::int" }) })],
+  });
+  const [failed, ...others] = findings.filter(({ path }) => path.startsWith("test.a"));
+  expect(failed).toMatchObject({ severity: "error", what: expect.stringMatching(/^at least/) });
+  expect(others).toMatchObject([{ severity: "unknown" }]);
+  expect((failed?.rows ?? 0) + (others[0]?.rows ?? 0)).toBe(5000);
+  expect(coverage).toMatchObject([{ complete: false, tried: failed?.rows }]);
+});
+
+/** Everything that a database holds, as text. */
+async function contents(url: string): Promise<unknown> {
+  return withClient(url, async (client) => {
+    const { rows: catalog } = await client.query(
+      `select 'class', oid::text, relname, relkind::text, relfilenode::text from pg_class where relnamespace::regnamespace::text !~ '^pg_toast'
+       union all select 'attribute', attrelid::text, attname, atttypid::text, attnum::text from pg_attribute
+       union all select 'proc', oid::text, proname, '', '' from pg_proc
+       union all select 'schema', oid::text, nspname, '', '' from pg_namespace where nspname !~ '^pg_(toast_)?temp' order by 1, 2, 3, 5`,
+    );
+    const { rows: tables } = await client.query<{ name: string }>(
+      "select oid::regclass::text as name from pg_class where relkind in ('r', 'S') and relnamespace = 'public'::regnamespace order by 1",
+    );
+    const held: unknown[] = [];
+    for (const { name } of tables)
+      held.push(name, (await client.query(`select *, ctid, xmin from ${name}`)).rows);
+    const { rows: sessions } = await client.query(
+      "select 1 from pg_stat_activity where application_name like 'crossfade%' and datname = current_database()",
+    );
+    return { catalog, held, sessions };
+  });
+}
+
+test("the command: exit codes, one document, a fix script; and nothing is changed", async () => {
+  const urls = await createDatabasePair();
+  await withClient(urls.oldUrl, (client) =>
+    client.query(
+      "create table a (id serial primary key, v text); insert into a (v) values ('1'), ('x')",
+    ),
+  );
+  await withClient(urls.newUrl, (client) =>
+    client.query(
+      "create table a (id serial primary key, v int, n serial); create table p (id int)",
+    ),
+  );
+  const file = writePlanFile({
+    name: "doctor",
+    old: { database: urls.oldUrl, app: "http://127.0.0.1:1" },
+    new: { database: urls.newUrl, app: "http://127.0.0.1:2" },
+    forward: { a: { from: "a", set: { v: "v::int" } } },
+    reverse: { a: { from: "a" } },
+  });
+  const before = [await contents(urls.oldUrl), await contents(urls.newUrl)];
+  const script = join(mkdtempSync(join(tmpdir(), "crossfade-fix-")), "fix.sql");
+  const broken = await runCli(file, "check", "--fix-script", script);
+  expect(broken).toMatchObject({
+    exit: 1,
+    document: {
+      ok: false,
+      plan: "doctor",
+      findings: expect.arrayContaining([
+        expect.objectContaining({ severity: "error", path: "forward.a.set.v", rows: 1 }),
+      ]),
+      round_trip: { rows: 1, different: 0, unknown: [] },
+      estimates: { rows: 2 },
+    },
+  });
+  expect([await contents(urls.oldUrl), await contents(urls.newUrl)]).toEqual(before);
+  const lines = readFileSync(script, "utf8")
+    .split("\n")
+    .filter((line) => line !== "");
+  expect(lines).toContainEqual(expect.stringMatching(/^-- delete from "public"\."a"/));
+  expect(lines.filter((line) => !line.startsWith("--"))).toEqual([]);
+  await withClient(urls.oldUrl, (client) => client.query("delete from a where v = 'x'"));
+  expect(await runCli(file, "check")).toMatchObject({ exit: 0, document: { ok: true } });
+});
+
+test("a fix script holds every fix once, and no line of a value stands outside of a comment", async () => {
+  const plan = await world(CASES[0]?.[1] as Case);
+  const script = fixScript(plan, [
+    {
+      severity: "error",
+      path: "forward.a",
+      what: "1 row",
+      example: { key: { id: "1\ndrop table a;" } },
+      fix: { where: "old", text: "delete\nfrom a", destructive: true },
+    },
+    {
+      severity: "warning",
+      path: "new.a",
+      what: "one\r\ntwo",
+      fix: { where: "new", text: "analyze a;", destructive: false },
+    },
+  ]);
+  const statements = script.split("\n").filter((line) => line !== "" && !line.startsWith("--"));
+  expect(statements).toEqual(["analyze a;"]);
+  expect(script).toContain("-- from a");
+});
+
+const EXAMPLES = {
+  colonycraft: async (url: string) => {
+    await withClient(url, async (client) =>
+      client.query(await readFile("examples/colonycraft/old-schema.sql", "utf8")),
+    );
+    await seed({ databaseUrl: url, conversations: 500, users: 10 });
+    return 510;
+  },
+  northwind: async (url: string) => {
+    await withClient(url, async (client) =>
+      client.query(await readFile("examples/northwind/northwind.sql", "utf8")),
+    );
+    return withClient(url, async (client) => {
+      const { rows } = await client.query<{ n: string }>(
+        `select sum((xpath('/row/n/text()', query_to_xml(format('select count(*) as n from %s', oid::regclass), false, true, '')))[1]::text::int)::text as n
+         from pg_class where relkind = 'r' and relnamespace = 'public'::regnamespace`,
+      );
+      return Number(rows[0]?.n);
+    });
+  },
+};
+
+for (const [name, load] of Object.entries(EXAMPLES))
+  test(`${name}: every row is proven there and back, in 80 columns`, async () => {
+    const { oldUrl, newUrl } = await createDatabasePair();
+    const total = await load(oldUrl);
+    await withClient(newUrl, async (client) =>
+      client.query(await readFile(`examples/${name}/new-schema.sql`, "utf8")),
+    );
+    const plan = loadPlan(`examples/${name}/crossfade.yaml`, {
+      OLD_DATABASE_URL: oldUrl,
+      NEW_DATABASE_URL: newUrl,
+    });
+    const diagnosis = await examined(plan);
+    const open = diagnosis.findings.filter(
+      ({ severity, what }) =>
+        severity === "error" || (severity === "unknown" && !what.includes("no rows")),
+    );
+    expect(open).toEqual([]);
+    expect(diagnosis.roundTrip).toMatchObject({ rows: total, different: 0 });
+    const long = renderDiagnosis(diagnosis).filter((line) => line.length > 80);
+    expect(long).toEqual([]);
+  });
