@@ -1,83 +1,108 @@
+import { parseArgs } from "node:util";
 import { createWorkspace } from "../examples/demo/workspace.ts";
-import { openScene, type Scene } from "../examples/demo/scene.ts";
 import { startTraffic } from "../examples/support/traffic.ts";
 import type { Receipt } from "../store/control/history.ts";
-import { benchOptions, percentile, printReport, Recorder } from "./bench.ts";
+import { percentile, printReport, Recorder } from "./bench.ts";
+import { openFlipWorld } from "./flip-world.ts";
 
 /**
- * Flips to and fro under 500 requests/s of mixed traffic that reads back what it wrote: how long writes were held, and
- * whether any request failed. Everything runs as its own process, on this machine.
+ * Flips to and fro under 500 requests/s of mixed traffic that reads back what it wrote, through several sidecars: how long
+ * writes were held, whether any request failed, and what each step took. Everything runs as its own process, on this machine.
  */
-const options = benchOptions();
-const FLIPS = options.quick ? 6 : 50;
+const { values } = parseArgs({
+  options: {
+    json: { type: "boolean", default: false },
+    quick: { type: "boolean", default: false },
+    flips: { type: "string" },
+    sidecars: { type: "string", default: "3" },
+    tables: { type: "string", default: "4" },
+  },
+});
+const FLIPS = Number(values.flips ?? (values.quick ? 6 : 50));
+const SIDECARS = Number(values.sidecars);
 const RATE = 500;
+const CLIENTS = 16;
 const WALK = ["dual-write", "backfill", "verify", "shadow", "canary", "read-new"] as const;
 
 const workspace = createWorkspace();
-const abort = new AbortController();
 const recorder = new Recorder();
-const holds: number[] = [];
-const p99s: number[] = [];
+const flips: Receipt[] = [];
+let undone = 0;
 let failed = 0;
 let stale = 0;
 {
   await using stack = new AsyncDisposableStack();
   stack.defer(() => workspace.remove({ keepLogs: false }));
-  const scene = await openScene(
-    { workspace, conversations: 2_000, signal: abort.signal, say: () => {} },
+  const world = await openFlipWorld(
+    { workspace, sidecars: SIDECARS, tables: Number(values.tables) },
     stack,
   );
-  const traffic = startTraffic({
-    baseUrl: scene.urls.sidecar,
-    users: scene.users,
-    ratePerSecond: RATE,
-    // Enough that some are surely among the 5 % of clients with which canary begins.
-    clients: 100,
-  });
+  // A client stays with its sidecar and its users, as behind a load balancer.
+  const traffics = world.sidecars.map((baseUrl, n) =>
+    startTraffic({
+      baseUrl,
+      users: world.users.filter((_, i) => i % SIDECARS === n),
+      ratePerSecond: RATE / SIDECARS,
+      clients: Math.ceil(CLIENTS / SIDECARS),
+      seed: n + 1,
+    }),
+  );
   // The gate of shadow wants samples, so the traffic runs from the beginning.
-  for (const phase of WALK) await command(scene, "advance", { to: phase, wait: true });
+  for (const phase of WALK) await command("advance", { to: phase, wait: true });
   await pause(2_000);
   for (let flip = 0; flip < FLIPS; flip += 1) {
     await (flip % 2 === 0
-      ? command(scene, "advance", { to: "write-new", wait: true })
-      : command(scene, "rollback", { to: "read-new" }));
-    await pause(options.quick ? 500 : 1_000);
+      ? command("advance", { to: "write-new", wait: true })
+      : command("rollback", { to: "read-new" }));
+    await pause(values.quick ? 500 : 1_000);
   }
-  await traffic.stop();
-  ({ failed } = traffic.counters);
-  stale = traffic.counters.reads.stale;
-  for (const example of [...traffic.counters.stales, ...traffic.counters.failures])
-    process.stderr.write(`${JSON.stringify(example)}\n`);
-  for (const receipt of await receipts(scene)) {
+  await Promise.all(traffics.map((traffic) => traffic.stop()));
+  for (const { counters } of traffics) {
+    failed += counters.failed;
+    stale += counters.reads.stale;
+    for (const example of [...counters.stales, ...counters.failures])
+      process.stderr.write(`${JSON.stringify(example)}\n`);
+  }
+  const answer = await fetch(`${world.operate}/v1/receipts?limit=1000`);
+  for (const receipt of (await answer.json()) as Receipt[]) {
     if (receipt.kind === "drill") continue;
-    if (!receipt.ok) throw new Error(`a ${receipt.kind} was undone: ${receipt.why}`);
-    holds.push(receipt.hold_ms?.max ?? Number.NaN);
-    p99s.push(receipt.hold_ms?.p99 ?? Number.NaN);
+    if (receipt.ok) flips.push(receipt);
+    else undone += 1;
+    if (!receipt.ok) process.stderr.write(`a ${receipt.kind} was undone: ${receipt.why}\n`);
+  }
+
+  /** An undone flip is asked for again: it is counted, and no failure. */
+  async function command(kind: string, body: object): Promise<void> {
+    for (;;) {
+      const response = await fetch(`${world.operate}/v1/${kind}`, {
+        method: "POST",
+        headers: { "content-type": "application/json" },
+        body: JSON.stringify(body),
+      });
+      const text = await response.text();
+      if (response.ok) return;
+      if (!text.includes('"FLIP_UNDONE"')) throw new Error(`${kind}: ${response.status} ${text}`);
+    }
   }
 }
-for (const hold of holds) recorder.add("hold of one flip, longest", "ms", hold);
-recorder.add("hold_max", "ms", Math.max(...holds));
+const longest = flips.map(({ hold_ms: hold }) => hold?.max ?? Number.NaN);
+const p99s = flips.map(({ hold_ms: hold }) => hold?.p99 ?? Number.NaN);
+for (const hold of longest) recorder.add("hold of one flip, longest", "ms", hold);
+for (const share of [0.5, 0.9, 0.99])
+  recorder.add(`hold of one flip, longest, p${share * 100}`, "ms", percentile(longest, share));
+recorder.add("hold_max", "ms", Math.max(...longest));
 recorder.add("hold_p99", "ms", percentile(p99s, 0.99));
 recorder.add("failed", "requests", failed);
 recorder.add("stale", "reads", stale);
-recorder.add("flips", "flips", holds.length);
-printReport({ bench: "flip", rounds: 1, results: recorder.results(), ratios: {} }, options);
+recorder.add("flips", "flips", flips.length);
+recorder.add("undone", "flips", undone);
+for (const { steps } of flips)
+  for (const { name, ms } of steps) recorder.add(`step ${name}`, "ms", ms);
+printReport(
+  { bench: "flip", rounds: 1, results: recorder.results(), ratios: {} },
+  { json: values.json, quick: values.quick },
+);
 process.exitCode = failed === 0 && stale === 0 ? 0 : 1;
-
-async function command(scene: Scene, kind: string, body: object): Promise<void> {
-  const answer = await fetch(`${scene.urls.operate}/v1/${kind}`, {
-    method: "POST",
-    headers: { "content-type": "application/json" },
-    body: JSON.stringify(body),
-  });
-  const text = await answer.text();
-  if (!answer.ok) throw new Error(`${kind}: ${answer.status} ${text}`);
-}
-
-async function receipts(scene: Scene): Promise<Receipt[]> {
-  const answer = await fetch(`${scene.urls.operate}/v1/receipts`);
-  return (await answer.json()) as Receipt[];
-}
 
 function pause(ms: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, ms));

@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from "node:timers/promises";
 import { CrossfadeError } from "../config/errors.ts";
 import type { Phase, Side } from "../config/words.ts";
 import type { Listener } from "../store/control/listen.ts";
@@ -9,7 +10,7 @@ import {
 } from "../store/control/migration.ts";
 import type { Migration } from "../store/control/migration.ts";
 import type { ControlStore } from "../store/control/open.ts";
-import { readSidecars } from "../store/control/sidecars.ts";
+import { readAcknowledgements, readSidecars } from "../store/control/sidecars.ts";
 import type { SidecarSeen } from "../store/control/sidecars.ts";
 import type { Acknowledged, Fleet, HeldStats } from "./flip-types.ts";
 import { FRESH_MS } from "./gates.ts";
@@ -20,85 +21,119 @@ const POLL_MS = 25;
 /** Sidecars report what they held with a heartbeat after the release. */
 const REPORT_MS = 2_500;
 
+/** What a sidecar has acknowledged, as its row or its message says it. */
+type Said = Pick<SidecarSeen, "id" | "epoch" | "holdAttempt">;
+
 /** The sidecars of a plan, through the control store. */
 export function openFleet(store: ControlStore, listener: Listener): Fleet {
-  const until = (ready: (sidecar: SidecarSeen) => boolean, ms: number) =>
-    untilAll(store, listener, ready, ms);
+  /** The row as the hold left it: what is recorded next is based on it, and is in time if nobody has changed it since. */
+  let known: Migration | undefined;
   return {
     async hold({ attempt, leaseMs, waitMs }) {
       const started = performance.now();
-      const held = await holdWrites(store, { attempt, ms: leaseMs });
-      if (held === undefined)
+      const ready = (said: Said) => said.holdAttempt === attempt;
+      using answers = new Answers(store, listener, ready);
+      known = await holdWrites(store, { attempt, ms: leaseMs });
+      if (known === undefined)
         throw new CrossfadeError(
           "STALE",
           `attempt ${attempt} may not hold writes: a later one has`,
         );
-      return until(
-        (sidecar) => sidecar.holdAttempt === attempt,
-        waitMs - (performance.now() - started),
-      );
+      return await answers.untilAll(waitMs - (performance.now() - started));
     },
-    publish: (authority, epoch, phase) => publish(store, authority, epoch, phase),
-    awaitEpoch: (epoch, ms) => until((sidecar) => sidecar.epoch >= epoch, ms),
+    publish: (authority, epoch, phase) => publish(store, { authority, epoch, phase, known }),
+    async awaitEpoch(epoch, ms) {
+      const ready = (said: Said) => said.epoch >= epoch;
+      using answers = new Answers(store, listener, ready);
+      return await answers.untilAll(ms);
+    },
     release: (attempt) => releaseWrites(store, attempt),
     async heldStats(attempt) {
       const asked = performance.now();
       // A heartbeat from after the release has counted what was held; a sidecar that held nothing has no report of it.
-      const reported = (sidecar: SidecarSeen) =>
-        sidecar.holdAttempt !== attempt && sidecar.seenMs < performance.now() - asked;
-      await until(reported, REPORT_MS);
-      return sumHeld(await readSidecars(store), attempt);
+      const deadline = asked + REPORT_MS;
+      for (;;) {
+        const sidecars = await readSidecars(store);
+        const reported = sidecars.every(
+          ({ holdAttempt, seenMs }) =>
+            seenMs > FRESH_MS || (holdAttempt !== attempt && seenMs < performance.now() - asked),
+        );
+        if (reported || performance.now() >= deadline) return sumHeld(sidecars, attempt);
+        await listener.next((message) => message.t === "sidecar", POLL_MS);
+      }
     },
   };
 }
 
-/** Live sidecars only: one that was not seen lately routes by what it last knew, and the guard decides. */
-async function untilAll(
-  store: ControlStore,
-  listener: Listener,
-  ready: (sidecar: SidecarSeen) => boolean,
-  ms: number,
-): Promise<Acknowledged> {
-  const deadline = performance.now() + ms;
-  for (;;) {
-    const left = deadline - performance.now();
-    const news = listener.next(
-      (message) => message.t === "sidecar",
-      Math.max(1, Math.min(POLL_MS, left)),
-    );
-    const sidecars = await readSidecars(store);
-    const missing = sidecars
-      .filter((sidecar) => sidecar.seenMs <= FRESH_MS && !ready(sidecar))
-      .map((sidecar) => sidecar.id);
-    if (missing.length === 0 || performance.now() >= deadline) return { missing };
-    await news;
+/**
+ * Waits for what the sidecars acknowledge. Their messages say it, so that nothing has to be read while writes are held; who
+ * there is, and what a lost message said, is in the table. Live ones only: one that was not seen lately routes by what it
+ * last knew, and the guard decides.
+ */
+class Answers implements Disposable {
+  readonly #store: ControlStore;
+  readonly #ready: (said: Said) => boolean;
+  readonly #answered = new Set<string>();
+  readonly #off: () => void;
+  #news = Promise.withResolvers<void>();
+
+  constructor(store: ControlStore, listener: Listener, ready: (said: Said) => boolean) {
+    this.#store = store;
+    this.#ready = ready;
+    this.#off = listener.on((message) => {
+      if (message.t !== "sidecar" || message.epoch === undefined) return;
+      const { id, epoch, hold } = message;
+      if (!ready({ id, epoch, holdAttempt: hold ?? undefined })) return;
+      this.#answered.add(id);
+      this.#news.resolve();
+    });
+  }
+
+  async untilAll(ms: number): Promise<Acknowledged> {
+    const deadline = performance.now() + ms;
+    for (;;) {
+      const live = (await readAcknowledgements(this.#store)).filter(
+        ({ seenMs }) => seenMs <= FRESH_MS,
+      );
+      const missing = () =>
+        live
+          .filter((said) => !this.#ready(said) && !this.#answered.has(said.id))
+          .map(({ id }) => id);
+      const lookAgain = performance.now() + POLL_MS;
+      while (missing().length > 0 && performance.now() < lookAgain) {
+        this.#news = Promise.withResolvers();
+        await Promise.race([this.#news.promise, sleep(lookAgain - performance.now())]);
+      }
+      const left = missing();
+      if (left.length === 0 || performance.now() >= deadline) return { missing: left };
+    }
+  }
+
+  [Symbol.dispose](): void {
+    this.#off();
   }
 }
 
+interface Published {
+  readonly authority: Side;
+  readonly epoch: number;
+  readonly phase: Phase | undefined;
+  /** The row, if it is known: unless it has changed since, it need not be read. */
+  readonly known: Migration | undefined;
+}
+
 /** Records authority and epoch; never goes back to a lower epoch. A recovery does not know the phase: the authority says it. */
-async function publish(
-  store: ControlStore,
-  authority: Side,
-  epoch: number,
-  wanted: Phase | undefined,
-): Promise<void> {
-  for (;;) {
-    const now = await readMigration(store);
+async function publish(store: ControlStore, news: Published): Promise<void> {
+  const { authority, epoch } = news;
+  for (let known = news.known; ; known = undefined) {
+    const now = known ?? (await readMigration(store));
     if (now.epoch > epoch) return;
-    const phase = wanted ?? phaseFor(now, authority);
+    const phase = news.phase ?? phaseFor(now, authority);
     const readsNew = phase === now.phase ? now.readsNew : 1;
     const canaryStep = phase === now.phase ? now.canaryStep : 0;
     const expected = { phase: now.phase, epoch: now.epoch, version: now.version };
-    if (
-      (await changeMigration(store, expected, {
-        phase,
-        authority,
-        epoch,
-        readsNew,
-        canaryStep,
-      })) !== undefined
-    )
-      return;
+    const change = { phase, authority, epoch, readsNew, canaryStep };
+    if ((await changeMigration(store, expected, change)) !== undefined) return;
   }
 }
 

@@ -6,11 +6,11 @@ import { unarmedTables } from "../store/postgres/guard.ts";
 import { describeBlockers, lockBlockers } from "../store/postgres/lock-holders.ts";
 import { directionLock, guardLock } from "../store/postgres/locks.ts";
 import { raiseSequences } from "../store/postgres/sequences.ts";
+import type { RaisePlan } from "../store/postgres/sequences.ts";
 import { sqlState } from "../store/postgres/session.ts";
 import {
   asStale,
   expectStateSql,
-  lockState,
   requireNewest,
   writeDirectionSql,
 } from "../store/postgres/state.ts";
@@ -28,9 +28,6 @@ export interface Progress {
   /** `setval` was sent: from here on only a recovery says what happened. */
   closing: boolean;
 }
-
-/** Writers of the authority queue behind us at most this long, and always less than its `deadlock_timeout`. */
-const GUARD_LOCK_MS = 250;
 
 /** Asks every sidecar to hold. Refuses to begin if another attempt has taken over meanwhile. */
 export async function hold(
@@ -60,10 +57,13 @@ export async function hold(
  * Opens the one transaction on the authority and leaves it open: state row, guard lock, all tables armed. From here until
  * it ends, writers that bypass the sidecars wait, and get no error.
  */
-export async function takeGuard(context: AttemptContext, budget: Budget): Promise<void> {
+export async function takeGuard(
+  context: AttemptContext,
+  budget: Budget,
+  lockMs: number,
+): Promise<void> {
   const { deps, request, attempt, epoch, sessions } = context;
   const client = sessions.authority;
-  const lockMs = await guardLockMs(client);
   const expected = {
     attempt: attempt.number,
     ended: false,
@@ -71,9 +71,18 @@ export async function takeGuard(context: AttemptContext, budget: Budget): Promis
     epoch,
     guardOpen: true,
   };
-  await client.query(beginSql(budget.left("the guard's lock"), lockMs));
-  await lockState(client, request.from, expected);
-  await lockGuard(context, budget);
+  try {
+    await client.query(
+      [
+        beginSql(budget.left("the guard's lock"), lockMs),
+        expectStateSql(request.from, expected),
+        "savepoint guard",
+      ].join(";\n"),
+    );
+  } catch (error) {
+    throw asStale(error);
+  }
+  await lockGuard(context, budget, lockMs);
   // What is left is less now; a paused controller must have lost its locks when the budget is over.
   await client.query(timeoutSql(budget.left("the fence")));
   const unarmed = await unarmedTables(client, request.from, deps.sides[request.from].tables);
@@ -88,22 +97,16 @@ export async function takeGuard(context: AttemptContext, budget: Budget): Promis
   );
 }
 
-/** Below the server's `deadlock_timeout`, so that in a circle with two of the app's transactions it is us who step aside. */
-async function guardLockMs(client: pg.Client): Promise<number> {
-  const { rows } = await client.query<{ ms: string }>(
-    "select setting as ms from pg_settings where name = 'deadlock_timeout'",
-  );
-  return Math.max(1, Math.min(GUARD_LOCK_MS, Math.floor(Number(rows[0]?.ms ?? 1_000) / 2)));
-}
-
 /** Tries for the guard's lock again and again; between the tries those who queued behind us go on. */
-async function lockGuard(context: AttemptContext, budget: Budget): Promise<void> {
+async function lockGuard(context: AttemptContext, budget: Budget, lockMs: number): Promise<void> {
   const client = context.sessions.authority;
   const lock = guardLock(context.request.from);
-  await client.query("savepoint guard");
   for (let pause = 5; ; pause = Math.min(50, pause * 2)) {
     try {
-      await client.query("select pg_advisory_xact_lock($1, $2)", [lock.classId, lock.objectId]);
+      await client.query(
+        `set local lock_timeout = ${Math.min(lockMs, budget.left("the guard's lock"))};
+         select pg_advisory_xact_lock(${lock.classId}, ${lock.objectId})`,
+      );
       return;
     } catch (error) {
       // 57014: the statement_timeout, which is what is left of the budget.
@@ -144,8 +147,8 @@ export async function passFence(context: AttemptContext, budget: Budget): Promis
   );
 }
 
-export async function raiseAgain(context: AttemptContext): Promise<void> {
-  await raiseSequences(raiseOptions(context, "indexed"));
+export async function raiseAgain(context: AttemptContext, plan: RaisePlan): Promise<void> {
+  await raiseSequences({ ...raiseOptions(context), maxima: "indexed", plan });
 }
 
 /** Opens the transaction on the other side, with the new direction in it, and leaves it uncommitted. */

@@ -43,8 +43,13 @@ export async function finish(deps: FlipDeps, work: Finish): Promise<void> {
       },
     ),
   );
+  let open = work.warm;
   await steps.run("publish", () =>
-    untilDone(deps, "recording the authority", () => publish(deps, work)),
+    untilDone(deps, "recording the authority", async () => {
+      const client = open;
+      open = undefined;
+      await publish(deps, work, client);
+    }),
   );
   await steps.run("acknowledge", () => acknowledge(deps, work));
   await steps.run("release", () => release(deps, attempt.number));
@@ -141,9 +146,17 @@ async function openGuard(client: pg.Client, attempt: Attempt): Promise<void> {
   });
 }
 
-async function publish(deps: FlipDeps, { attempt, phase }: Finish): Promise<void> {
+/** `open`: a session on `to`, to be tried before a new one. */
+async function publish(
+  deps: FlipDeps,
+  { attempt, phase }: Finish,
+  open: pg.Client | undefined,
+): Promise<void> {
   // A controller that was paused must not publish what others have replaced since.
-  await onSide(deps, attempt.to, (client) => requireNewest(client, attempt.to, attempt.number));
+  const check = (client: pg.Client) => requireNewest(client, attempt.to, attempt.number);
+  await (open === undefined
+    ? onSide(deps, attempt.to, check)
+    : within(LOCK_MS, "publish", check(open)));
   try {
     await within(
       FLEET_MS,

@@ -3,10 +3,17 @@ import type pg from "pg";
 import { CrossfadeError } from "../config/errors.ts";
 import { SIDES, directionFrom } from "../config/words.ts";
 import type { Side } from "../config/words.ts";
-import { arm } from "../store/postgres/guard.ts";
-import { raiseSequences } from "../store/postgres/sequences.ts";
-import type { RaiseOptions } from "../store/postgres/sequences.ts";
-import { changeFenced, requireNewest, writeAttemptSql } from "../store/postgres/state.ts";
+import { arm, unarmedTables } from "../store/postgres/guard.ts";
+import { planRaise, raiseSequences } from "../store/postgres/sequences.ts";
+import type { RaiseOptions, RaisePlan } from "../store/postgres/sequences.ts";
+import {
+  asStale,
+  changeFenced,
+  expectStateSql,
+  requireNewest,
+  writeAttemptSql,
+  writeDirectionSql,
+} from "../store/postgres/state.ts";
 import type { Attempt } from "../store/postgres/state.ts";
 import { writeFence } from "../store/postgres/trigger-feed.ts";
 import { examine } from "./flip-decide.ts";
@@ -76,8 +83,15 @@ export async function beginAttempt(
   return { attempt, epoch: finding.epoch };
 }
 
+/** What the preparation found out for the time of the hold. */
+export interface Prepared {
+  readonly sequences: RaisePlan;
+  /** How long the guard's lock may be asked for. */
+  readonly guardLockMs: number;
+}
+
 /** All that can be done before the app has to wait for anything. */
-export async function prepare(context: AttemptContext): Promise<void> {
+export async function prepare(context: AttemptContext): Promise<Prepared> {
   const { deps, request, attempt, sessions, steps } = context;
   const deadline = performance.now() + limitsOf(deps).prepareMs;
   await steps.run("feeds", async () => {
@@ -94,22 +108,69 @@ export async function prepare(context: AttemptContext): Promise<void> {
     await arm(sessions.other, change(request.to));
     await arm(sessions.probe, change(request.from));
   });
-  await steps.run("sequences", async () => {
-    await raiseSequences(raiseOptions(context, "all"));
+  const sequences = await steps.run("sequences", async () => {
+    const plan = await planRaise(raiseOptions(context));
+    await raiseSequences({ ...raiseOptions(context), maxima: "all", plan });
+    return plan;
   });
+  const guardLockMs = await warm(context, sequences);
   await steps.run("lag", () => waitForMirror(context, deadline));
+  return { sequences, guardLockMs };
+}
+
+/** Writers of the authority queue behind us at most this long, and always less than its `deadlock_timeout`. */
+const GUARD_LOCK_MS = 250;
+
+/**
+ * Has each session do once what it will do while the app waits: the first time it compiles, plans and looks up in the
+ * catalogs, which takes longer than all the rest. What is changed here is rolled back in the same message.
+ * Returns how long the guard's lock may be asked for.
+ */
+async function warm(context: AttemptContext, plan: RaisePlan): Promise<number> {
+  const { deps, request, attempt, epoch, sessions } = context;
+  const { from, to } = request;
+  const rehearse = async (client: pg.Client, side: Side) => {
+    const expected = {
+      attempt: attempt.number,
+      ended: false,
+      direction: directionFrom(from),
+      epoch,
+      guardOpen: side === from,
+    };
+    try {
+      await client.query(
+        [
+          "begin isolation level read committed",
+          "set local lock_timeout = 2000",
+          expectStateSql(side, expected),
+          writeDirectionSql(side, directionFrom(to), attempt.epoch),
+          "rollback",
+        ].join(";\n"),
+      );
+    } catch (error) {
+      await client.query("rollback").catch(() => {});
+      throw asStale(error);
+    }
+  };
+  await rehearse(sessions.authority, from);
+  await rehearse(sessions.other, to);
+  await unarmedTables(sessions.authority, from, deps.sides[from].tables);
+  await raiseSequences({ ...raiseOptions(context), maxima: "indexed", plan });
+  // In a circle with two of the app's transactions it is us who step aside.
+  const { rows } = await sessions.authority.query<{ ms: string }>(
+    "select setting as ms from pg_settings where name = 'deadlock_timeout'",
+  );
+  return Math.max(1, Math.min(GUARD_LOCK_MS, Math.floor(Number(rows[0]?.ms ?? 1_000) / 2)));
 }
 
 export function raiseOptions(
   context: AttemptContext,
-  maxima: RaiseOptions["maxima"],
-): RaiseOptions {
+): Pick<RaiseOptions, "from" | "to" | "sources"> {
   const { deps, request, sessions } = context;
   return {
     from: { client: sessions.probe, tables: deps.sides[request.from].tables },
     to: { client: sessions.other, tables: deps.sides[request.to].tables },
     sources: deps.columnSources?.(request.to) ?? [],
-    maxima,
   };
 }
 

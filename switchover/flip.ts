@@ -15,7 +15,7 @@ import {
 import type { Progress } from "./flip-cross.ts";
 import { finish, release } from "./flip-finish.ts";
 import { beginAttempt, prepare } from "./flip-prepare.ts";
-import type { AttemptContext, AttemptSessions } from "./flip-prepare.ts";
+import type { AttemptContext, AttemptSessions, Prepared } from "./flip-prepare.ts";
 import { recover } from "./flip-recover.ts";
 import { isStale, limitsOf, openFlipSession, untilDone } from "./flip-sessions.ts";
 import { StepRecorder } from "./flip-steps.ts";
@@ -103,9 +103,9 @@ async function attemptFlip(context: AttemptContext): Promise<Receipt> {
   const progress: Progress = { held: false, closing: false };
   let budget: Budget;
   try {
-    await prepare(context);
+    const prepared = await prepare(context);
     budget = new Budget(context.request.budgetMs);
-    await cross(context, budget, progress);
+    await cross(context, { prepared, budget, progress });
     if (context.request.kind === "drill") return await endDrill(context);
     await decide(context);
   } catch (error) {
@@ -123,16 +123,25 @@ async function attemptFlip(context: AttemptContext): Promise<Receipt> {
   return receipt(context, { ok: true, epoch: attempt.epoch, why: null });
 }
 
+interface Crossing {
+  readonly prepared: Prepared;
+  readonly budget: Budget;
+  readonly progress: Progress;
+}
+
 /** From the hold to the last moment before the decision. */
-async function cross(context: AttemptContext, budget: Budget, progress: Progress): Promise<void> {
+async function cross(
+  context: AttemptContext,
+  { prepared, budget, progress }: Crossing,
+): Promise<void> {
   const timed = (name: FlipStep, work: () => Promise<void>) =>
     context.steps.run(name, () =>
       within(budget.left(name) + GRACE_MS, `the step "${name}"`, work()),
     );
   await timed("hold", () => hold(context, budget, progress));
-  await timed("guard", () => takeGuard(context, budget));
+  await timed("guard", () => takeGuard(context, budget, prepared.guardLockMs));
   await timed("fence", () => passFence(context, budget));
-  await timed("sequences-again", () => raiseAgain(context));
+  await timed("sequences-again", () => raiseAgain(context, prepared.sequences));
   await timed("switch", () => switchOther(context, budget));
   if (context.request.kind !== "drill")
     await context.steps.run("close", () => closeGuard(context, budget, progress));

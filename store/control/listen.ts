@@ -7,15 +7,26 @@ import { applicationName } from "../postgres/session.ts";
 import { query } from "./open.ts";
 import type { ControlStore } from "./open.ts";
 
-/** What travels on the plan's channel. A message only says "look": truth is in the tables. */
+/**
+ * What travels on the plan's channel. Truth is in the tables: a message says "look", and what it carries beside is believed
+ * only until somebody has looked.
+ */
 export type ControlMessage =
-  | { readonly t: "state" }
+  /** The migration row changed; `row` is what it is now, where that fits into a message. */
+  | { readonly t: "state"; readonly row?: unknown }
   /** The mirror passed a fence (decimal text) of this epoch. */
   | { readonly t: "passed"; readonly epoch: number; readonly fence: string }
   | { readonly t: "command" }
   /** Something was added to the timeline. */
   | { readonly t: "event" }
-  | { readonly t: "sidecar"; readonly id: string };
+  /** What a sidecar acknowledges; absent when it left. `news`: other sidecars want to know more of it. */
+  | {
+      readonly t: "sidecar";
+      readonly id: string;
+      readonly epoch?: number;
+      readonly hold?: number | null;
+      readonly news?: boolean;
+    };
 
 export type MessageHandler = (message: ControlMessage) => void;
 

@@ -65,12 +65,13 @@ export async function beatSidecar(store: ControlStore, beat: SidecarHeartbeat): 
     `with before as (select epoch, hold_attempt, in_flight_writes from ${store.table("sidecar")} where id = $1),
      beat as (
        insert into ${store.table("sidecar")} as s (id, epoch, hold_attempt, in_flight_writes, listen, stats)
-       values ($1, $2::int, $3::int, $4::int, $5, $6)
+       values ($1::text, $2::int, $3::int, $4::int, $5, $6)
        on conflict (id) do update set epoch = excluded.epoch, hold_attempt = excluded.hold_attempt,
          in_flight_writes = excluded.in_flight_writes, listen = excluded.listen, stats = excluded.stats, seen = clock_timestamp()
        returning id)
-     select case when (b.epoch, b.hold_attempt, b.in_flight_writes = 0) is distinct from ($2::int, $3::int, $4::int = 0) or $9::boolean
-                 then pg_notify($7, $8) end
+     select case when (b.epoch, b.hold_attempt, b.in_flight_writes = 0) is distinct from ($2::int, $3::int, $4::int = 0) or $8::boolean
+                 then pg_notify($7, json_build_object('t', 'sidecar', 'id', $1::text, 'epoch', $2::int, 'hold', $3::int,
+                   'news', b.epoch is distinct from $2::int or $8::boolean)::text) end
      from beat left join before b on true`,
     [
       beat.id,
@@ -80,10 +81,26 @@ export async function beatSidecar(store: ControlStore, beat: SidecarHeartbeat): 
       beat.listen,
       JSON.stringify(beat.stats),
       store.channel,
-      JSON.stringify({ t: "sidecar", id: beat.id }),
       beat.isNews ?? false,
     ],
   );
+}
+
+/** What a flip waits for, of every registered sidecar: without what they count, which is long. */
+export async function readAcknowledgements(
+  store: ControlStore,
+): Promise<Pick<SidecarSeen, "id" | "epoch" | "holdAttempt" | "seenMs">[]> {
+  const rows = await query<Pick<SidecarRow, "id" | "epoch" | "hold_attempt" | "seen_ms">>(
+    store,
+    `select id, epoch, hold_attempt, (extract(epoch from clock_timestamp() - seen) * 1000)::float8 as seen_ms
+     from ${store.table("sidecar")} order by started, id`,
+  );
+  return rows.map(({ id, epoch, hold_attempt: hold, seen_ms: seen }) => ({
+    id,
+    epoch,
+    holdAttempt: hold ?? undefined,
+    seenMs: Math.max(0, seen),
+  }));
 }
 
 /** All registered sidecars, oldest first. */

@@ -1,7 +1,7 @@
 import { messageOf } from "../../config/errors.ts";
 import { RunningState } from "../../config/lifecycle.ts";
 import type { Log } from "../../config/lifecycle.ts";
-import { readMigration } from "./migration.ts";
+import { pushedMigration, readMigration } from "./migration.ts";
 import type { Migration } from "./migration.ts";
 import type { Listener } from "./listen.ts";
 import type { ControlStore } from "./open.ts";
@@ -13,8 +13,8 @@ const POLL_MS = 1_000;
 const FRESH_MS = 3_000;
 
 /**
- * Keeps the last known migration row: read again on every notification, on reconnection and once a second, because a
- * notification may be lost. While the store is away the last row stays (fail-static) and `connected` says so.
+ * Keeps the last known migration row: as a notification carries it, and read again on every notification, on reconnection
+ * and once a second, because a notification may be lost and anybody in the database may send one. What was read last wins. While the store is away the last row stays (fail-static) and `connected` says so.
  */
 export class StateWatcher {
   readonly #store: ControlStore;
@@ -25,6 +25,8 @@ export class StateWatcher {
   readonly #loop: Promise<void>;
   #current: Migration | undefined;
   #readAt = Number.NEGATIVE_INFINITY;
+  /** When a notification last brought a row: what was asked for before then may be older than it. */
+  #pushedAt = Number.NEGATIVE_INFINITY;
   #failing = false;
 
   constructor(store: ControlStore, listener: Listener, log: Log) {
@@ -32,7 +34,9 @@ export class StateWatcher {
     this.#log = log;
     this.#running = new RunningState({ name: "control store", log });
     this.#unsubscribe = [
-      listener.on((message) => message.t === "state" && this.#running.wake()),
+      listener.on((message) => {
+        if (message.t === "state") this.#hear(message.row);
+      }),
       listener.onConnected(() => this.#running.wake()),
     ];
     this.#loop = this.#run();
@@ -100,7 +104,8 @@ export class StateWatcher {
       this.#readAt = asked;
       if (this.#failing) this.#log.info({}, "control store: reachable again");
       this.#failing = false;
-      this.#accept(now);
+      if (asked >= this.#pushedAt || now.version >= (this.#current?.version ?? 0))
+        this.#accept(now);
     } catch (error) {
       if (!this.#failing)
         this.#log.warn(
@@ -111,13 +116,33 @@ export class StateWatcher {
     }
   }
 
+  #hear(row: unknown): void {
+    this.#running.wake();
+    if (this.#current === undefined) return;
+    const pushed = pushedMigration(row, this.#current);
+    if (pushed === undefined || pushed.version <= this.#current.version) return;
+    this.#pushedAt = performance.now();
+    this.#accept(pushed);
+  }
+
   #accept(now: Migration): void {
     const before = this.#current;
-    if (before !== undefined && before.version === now.version) return;
+    if (before !== undefined && isSame(before, now)) {
+      // The clocks drift: leases are placed by the last reading.
+      this.#current = { ...before, read: now.read };
+      return;
+    }
     this.#current = now;
     if (!this.#running.shouldRun()) return;
     for (const handler of this.#handlers) handler(now, before);
   }
+}
+
+/** The times aside: the same moments, read twice. */
+function isSame(a: Migration, b: Migration): boolean {
+  const compared = (row: Migration) =>
+    JSON.stringify({ ...row, hold: row.hold?.attempt, read: undefined, phaseSince: undefined });
+  return a.version === b.version && compared(a) === compared(b);
 }
 
 /** Starts watching the migration row; returns at once. */

@@ -47,6 +47,8 @@ export interface RaiseOptions {
   readonly sources?: readonly ColumnSource[];
   /** `indexed`: skip columns whose maximum takes a scan (for the second raise, while writes are held). */
   readonly maxima: "all" | "indexed";
+  /** From `planRaise`; by default it is made now. */
+  readonly plan?: RaisePlan;
 }
 
 export interface Raised {
@@ -55,52 +57,129 @@ export interface Raised {
   readonly after: bigint;
 }
 
+/** One sequence to raise, and what tells how far: looked up in the catalogs once, so that raising again takes two statements. */
+interface PlannedRaise {
+  readonly target: SequenceInfo;
+  /** Sequences of `from` that fill the same columns. */
+  readonly related: readonly SequenceInfo[];
+  /** The columns it fills, on `to`, and where their values come from, on `from`. */
+  readonly here: readonly SequenceColumn[];
+  readonly there: readonly SequenceColumn[];
+}
+
+export type RaisePlan = readonly PlannedRaise[];
+
+/** Reads both catalogs: what `raiseSequences` looks at. */
+export async function planRaise(
+  options: Omit<RaiseOptions, "maxima" | "plan">,
+): Promise<RaisePlan> {
+  const [sources, targets] = await Promise.all([
+    listSequences(options.from.client, options.from.tables),
+    listSequences(options.to.client, options.to.tables),
+  ]);
+  const wanted = targets.map(({ columns }) =>
+    columns.map((column) => sourceColumn(options.sources ?? [], column)),
+  );
+  const found = await describeColumns(options.from.client, wanted.flat());
+  return targets.map((target, n) => {
+    const columns = wanted[n] ?? [];
+    const isWanted = (column: ColumnRef) => columns.some((other) => sameColumn(column, other));
+    return {
+      target,
+      related: sources.filter((source) => source.columns.some(isWanted)),
+      here: target.columns.filter(({ numeric }) => numeric),
+      there: found.filter((column) => column.numeric && isWanted(column)),
+    };
+  });
+}
+
 /**
  * Raises the sequences of `to` beyond everything `from` has handed out, with head-room, so that the app of `to` never
  * draws a number a mirrored row has. Never lowers one, and leaves one alone that is far enough already: repeating it
  * uses up nothing. `setval` is not transactional; every raise is committed when this returns.
  */
 export async function raiseSequences(options: RaiseOptions): Promise<Raised[]> {
-  const [sources, targets] = await Promise.all([
-    listSequences(options.from.client, options.from.tables),
-    listSequences(options.to.client, options.to.tables),
+  const plan = options.plan ?? (await planRaise(options));
+  if (plan.length === 0) return [];
+  const { from, to, maxima } = options;
+  const allowed = (columns: readonly SequenceColumn[]) =>
+    maxima === "all" ? columns : columns.filter(({ indexed }) => indexed);
+  const [here, there] = await Promise.all([
+    readValues(
+      to.client,
+      plan.map(({ target, here: columns }) => ({
+        up: target.increment > 0n,
+        sequences: [target],
+        columns: allowed(columns),
+      })),
+    ),
+    readValues(
+      from.client,
+      plan.map(({ target, related, there: columns }) => ({
+        up: target.increment > 0n,
+        sequences: related,
+        columns: allowed(columns),
+      })),
+    ),
   ]);
   const raised: Raised[] = [];
-  for (const target of targets) {
-    const value = await neededValue(options, sources, target);
+  const statements: string[] = [];
+  for (const [n, { target, related }] of plan.entries()) {
+    const last = here[n]?.sequences[0];
+    const inUse = [here[n]?.columns, there[n]?.sequences, there[n]?.columns].flatMap(
+      (values) => values ?? [],
+    );
+    const value = nextValue({ ...target, last }, inUse, related);
     if (value === undefined) continue;
     raised.push({
       sequence: { schema: target.schema, name: target.name },
-      before: target.last,
+      before: last,
       after: value,
     });
-    await setSequence(options.to.client, target, value);
+    statements.push(setSequenceSql(target, value));
   }
+  if (statements.length > 0) await to.client.query(statements.join(";\n"));
   return raised;
 }
 
-/** The value to raise `target` to; undefined where it needs none. */
-async function neededValue(
-  options: RaiseOptions,
-  sources: readonly SequenceInfo[],
-  target: SequenceInfo,
-): Promise<bigint | undefined> {
-  const columns = target.columns.map((column) => sourceColumn(options.sources ?? [], column));
-  const related = sources.filter((source) =>
-    source.columns.some((column) => columns.some((wanted) => sameColumn(column, wanted))),
-  );
-  const allowed = (column: SequenceColumn) =>
-    column.numeric && (options.maxima === "all" || column.indexed);
-  const [here, there] = await Promise.all([
-    extremes(options.to.client, target.columns.filter(allowed), target.increment),
-    extremes(
-      options.from.client,
-      await describeColumns(options.from.client, columns, allowed),
-      target.increment,
+interface Asked {
+  readonly up: boolean;
+  readonly sequences: readonly SequenceInfo[];
+  readonly columns: readonly SequenceColumn[];
+}
+
+interface Values {
+  readonly sequences: bigint[];
+  readonly columns: bigint[];
+}
+
+/**
+ * What sequences have handed out, and the largest value (for one that counts down: the smallest) of columns, in one
+ * statement; unused ones are left out. Straight from the sequences: the view pg_sequences shows null where the privilege
+ * is missing.
+ */
+async function readValues(client: pg.ClientBase, asked: readonly Asked[]): Promise<Values[]> {
+  const parts = asked.flatMap(({ up, sequences, columns }, n) => [
+    ...sequences.map(
+      ({ schema, name }) =>
+        `select ${n} as n, 's' as kind, case when is_called then last_value::text end as value from ${relation(schema, name)}`,
+    ),
+    ...columns.map(
+      ({ schema, name, column }) =>
+        `select ${n} as n, 'c' as kind, trunc(${up ? "max" : "min"}(${ident(column)}))::numeric::text as value from ${relation(schema, name)}`,
     ),
   ]);
-  const others = [...related.flatMap((source) => source.last ?? []), ...here, ...there];
-  return nextValue(target, others, related);
+  const values = asked.map((): Values => ({ sequences: [], columns: [] }));
+  if (parts.length === 0) return values;
+  const { rows } = await client.query<{ n: number | string; kind: string; value: string | null }>(
+    parts.join(" union all "),
+  );
+  for (const { n, kind, value } of rows) {
+    // NaN and infinity are values of a numeric column.
+    if (value === null || !/^-?\d+$/.test(value)) continue;
+    values[Number(n)]?.[kind === "s" ? "sequences" : "columns"].push(BigInt(value));
+  }
+  return values;
 }
 
 /** The policy alone: where `target` must stand, given its counterparts and the values in use. Undefined: it may stay. */
@@ -138,17 +217,10 @@ function clamp(target: SequenceInfo, base: bigint, value: bigint): bigint {
 }
 
 /** Compares with the value it has at that moment, so that numbers drawn meanwhile are not given out again. */
-async function setSequence(
-  client: pg.ClientBase,
-  sequence: SequenceInfo,
-  value: bigint,
-): Promise<void> {
+function setSequenceSql(sequence: SequenceInfo, value: bigint): string {
   const name = relation(sequence.schema, sequence.name);
   const best = sequence.increment > 0n ? "greatest" : "least";
-  await client.query(
-    `select setval(${literal(name)}::regclass, case when is_called then ${best}(last_value, $1::bigint) else $1::bigint end) from ${name}`,
-    [value.toString()],
-  );
+  return `select setval(${literal(name)}::regclass, case when is_called then ${best}(last_value, ${value}) else ${value} end) from ${name}`;
 }
 
 /** The sequences that fill columns of the tables (or of their partitions). */
@@ -224,36 +296,17 @@ async function lastValues(
   );
 }
 
-/** The largest value (the smallest, for a sequence that counts down) of each column. */
-async function extremes(
-  client: pg.ClientBase,
-  columns: readonly SequenceColumn[],
-  increment: bigint,
-): Promise<bigint[]> {
-  if (columns.length === 0) return [];
-  const of = increment > 0n ? "max" : "min";
-  const parts = columns.map(
-    (column) =>
-      `select trunc(${of}(${ident(column.column)}))::numeric::text as value from ${relation(column.schema, column.name)}`,
-  );
-  const { rows } = await client.query<{ value: string | null }>(parts.join(" union all "));
-  return rows.flatMap(({ value }) =>
-    value === null || !/^-?\d+$/.test(value) ? [] : [BigInt(value)],
-  );
-}
-
-/** The columns among `wanted` that exist on this side and pass `allowed`. */
+/** The columns among `wanted` that exist on this side. */
 async function describeColumns(
   client: pg.ClientBase,
   wanted: readonly ColumnRef[],
-  allowed: (column: SequenceColumn) => boolean,
 ): Promise<SequenceColumn[]> {
   const { rows } = await client.query<RawColumn>(COLUMNS_SQL, [
     wanted.map((column) => column.schema),
     wanted.map((column) => column.name),
     wanted.map((column) => column.column),
   ]);
-  return rows.map(toColumn).filter(allowed);
+  return rows.map(toColumn);
 }
 
 function sourceColumn(sources: readonly ColumnSource[], target: ColumnRef): ColumnRef {
@@ -275,7 +328,7 @@ const COLUMN_FACTS = `
   (coalesce(nullif(t.typbasetype, 0), t.oid) in ('int2'::regtype, 'int4'::regtype, 'int8'::regtype, 'numeric'::regtype))::int::text as numeric`;
 
 const COLUMNS_SQL = `
-select ${COLUMN_FACTS}
+select distinct ${COLUMN_FACTS}
 from unnest($1::text[], $2::text[], $3::text[]) as w(schema, name, col)
 join pg_namespace n on n.nspname = w.schema
 join pg_class c on c.relnamespace = n.oid and c.relname = w.name and c.relkind in ('r', 'p')

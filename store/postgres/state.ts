@@ -137,19 +137,6 @@ export async function requireNewest(
   throw new CrossfadeError("STALE", `attempt ${state.attempt} has taken over from ${attempt}`);
 }
 
-/** Locks the side's state row in the open transaction; throws STALE if it is not what is expected. */
-export async function lockState(
-  client: pg.ClientBase,
-  side: Side,
-  expected: Expected,
-): Promise<void> {
-  try {
-    await client.query(expectStateSql(side, expected));
-  } catch (error) {
-    throw asStale(error);
-  }
-}
-
 export interface FencedChange {
   readonly side: Side;
   readonly expected: Expected;
