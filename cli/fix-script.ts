@@ -1,28 +1,27 @@
 import type { Finding } from "../backfill/doctor/finding.ts";
 import type { Plan } from "../config/plan-types.ts";
+import type { Side } from "../config/words.ts";
 
-const PLACES = ["plan", "old", "new"] as const;
-const TITLES: Readonly<Record<(typeof PLACES)[number], string>> = {
-  plan: "In the plan",
-  old: "On the old database",
-  new: "On the new database",
-};
+const DATABASES = ["old", "new"] as const;
 
 /**
- * A fix for every finding that has one, by the place it belongs to. What changes or removes rows, or needs a decision, is
- * commented out, and so is all of the old side: a file has one database to be run on, and that is the new one.
+ * A fix for every finding that has one, by the place it belongs to. One file for two databases: psql runs only the part
+ * whose variable is set. What changes rows or tables is commented out, to be decided by a person.
  */
 export function fixScript(plan: Plan, findings: readonly Finding[]): string {
+  const of = (place: "plan" | Side) => findings.filter(({ fix }) => fix?.where === place);
   const lines = [
     `-- Fixes for ${plan.name}, drafted by crossfade check. Read every line before running any.`,
-    "-- Statements that stand without a comment build indexes, statistics or extensions on the new database.",
-    "-- Run them outside of a transaction: create index concurrently needs that.",
+    "-- Nothing runs unless a database is named; what changes rows or tables is commented out:",
+    '--   psql -v old=1 -f THIS_FILE "$OLD_DATABASE_URL"',
+    '--   psql -v new=1 -f THIS_FILE "$NEW_DATABASE_URL"',
   ];
-  for (const place of PLACES) {
-    const own = findings.filter(({ fix }) => fix?.where === place);
-    if (own.length === 0) continue;
-    lines.push("", `-- ${TITLES[place]} ${"-".repeat(60)}`);
-    for (const finding of own) lines.push("", ...fixLines(finding));
+  if (of("plan").length > 0)
+    lines.push("", "-- In the plan", ...of("plan").flatMap((finding) => fixLines(finding)));
+  for (const side of DATABASES) {
+    if (of(side).length === 0) continue;
+    lines.push("", `-- On the ${side} database`, `\\if :{?${side}}`);
+    lines.push(...of(side).flatMap((finding) => fixLines(finding)), "\\endif");
   }
   return `${lines.join("\n")}\n`;
 }
@@ -30,8 +29,9 @@ export function fixScript(plan: Plan, findings: readonly Finding[]): string {
 function fixLines({ severity, path, what, example, fix }: Finding): string[] {
   if (fix === undefined) return [];
   const key = example === undefined ? [] : [`example: ${JSON.stringify(example.key)}`];
-  const active = fix.where === "new" && !fix.destructive;
+  const active = fix.where !== "plan" && !fix.destructive;
   return [
+    "",
     ...comment([`${severity} ${path}`, what, ...key].join("\n")),
     ...(active ? fix.text.split("\n") : comment(fix.text)),
   ];

@@ -14,6 +14,7 @@ import { keyOf } from "../../store/postgres/key-scope.ts";
 import { keyTexts } from "../../store/postgres/sync-sql.ts";
 import { count, exampleKey, exampleMessage, type Finding, type Fix } from "./finding.ts";
 import type { Lab, Staged } from "./lab.ts";
+import { strayRows } from "./own-rules.ts";
 import { brokenRules, insertMade, type RowRule, rowRules } from "./row-rules.ts";
 import type { Sample, Source } from "./source.ts";
 import { createStandIn } from "./stand-in.ts";
@@ -62,6 +63,8 @@ export interface Examination {
   /** Stand-ins by target table, for sizes. */
   readonly standIns: ReadonlyMap<string, string>;
   readonly trials: readonly Trial[];
+  /** Target tables some of whose mappings could not be tried: what is missing there says nothing. */
+  readonly open: ReadonlySet<string>;
   /** ms spent on reading, making and inserting, by driving table. */
   readonly spentMs: ReadonlyMap<string, number>;
 }
@@ -82,10 +85,15 @@ export async function examine(input: ExamineInput): Promise<Examination> {
   const trials: Trial[] = [];
   const spentMs = new Map<string, number>();
   const standIns = new Map<string, string>();
+  const open = new Set<string>();
   for (const { mapping } of allMappings(compiled)) {
     const { name } = mapping.target;
-    if (standIns.has(name)) continue;
-    standIns.set(name, await createStandIn(target, mapping.target, shadow ? name : target.name()));
+    if (standIns.has(name) || open.has(name)) continue;
+    const standIn = await unlessUnknown(findings, [mapping.path], () =>
+      createStandIn(target, mapping.target, shadow ? name : target.name()),
+    );
+    if (standIn === undefined) open.add(name);
+    else standIns.set(name, standIn);
   }
   for (const driver of compiled.drivers) {
     const began = performance.now();
@@ -97,20 +105,33 @@ export async function examine(input: ExamineInput): Promise<Examination> {
       const staged = await unlessUnknown(findings, pathsOf(reader), () =>
         stageReader(input, driver, reader),
       );
-      if (staged === undefined) continue;
+      if (staged === undefined) {
+        for (const { target: unmade } of reader.mappings) open.add(unmade.name);
+        continue;
+      }
       if (reader.query === undefined) plain = staged;
-      findings.push(...lostRows(input, driver, reader, staged));
+      untried += staged.skipped;
+      leftOut.push(
+        ...keyList(
+          driver,
+          staged.lost.map(({ row }) => keyOf(driver, reader, row)),
+        ),
+      );
+      findings.push(
+        ...lostRows(input, driver, reader, staged),
+        ...(await repeatedKeys(input, driver, reader, staged)),
+      );
       for (const mapping of reader.mappings) {
         const { path } = mapping;
+        const standIn = standIns.get(mapping.target.name);
+        if (standIn === undefined) continue;
         const tried = await unlessUnknown(findings, [path], () =>
-          tryOne(
-            input,
-            { driver, reader, mapping },
-            staged,
-            standIns.get(mapping.target.name) ?? "",
-          ),
+          tryOne(input, { driver, reader, mapping }, staged, standIn),
         );
-        if (tried === undefined) continue;
+        if (tried === undefined) {
+          open.add(mapping.target.name);
+          continue;
+        }
         trials.push(tried.trial);
         leftOut.push(...tried.leftOut);
         untried += tried.untried;
@@ -120,7 +141,8 @@ export async function examine(input: ExamineInput): Promise<Examination> {
           table: driver.name,
           rows: sample.complete ? sample.total : Math.max(sample.total, staged.rows),
           tried: staged.rows - tried.untried,
-          complete: sample.complete && tried.untried === 0 && staged.lost.length === 0,
+          complete:
+            sample.complete && tried.untried + staged.skipped === 0 && staged.lost.length === 0,
           how: sample.how,
         });
       }
@@ -129,9 +151,9 @@ export async function examine(input: ExamineInput): Promise<Examination> {
     spentMs.set(driver.name, performance.now() - began);
   }
   const made = madeByTarget(trials, drivers);
-  const context = { lab: target, compiled, verify: input.plan.verify, made };
+  const context = { lab: target, compiled, verify: input.plan.verify, made, open };
   for (const one of made.values()) findings.push(...(await targetFindings(context, one)));
-  return { findings, coverage, drivers, standIns, trials, spentMs };
+  return { findings, coverage, drivers, standIns, trials, open, spentMs };
 }
 
 const pathsOf = (reader: Reader) => reader.mappings.map(({ path }) => path);
@@ -177,22 +199,61 @@ function lostRows(
   { plan, compiled }: ExamineInput,
   driver: Driver,
   reader: Reader,
-  { lost }: Staged,
+  { lost, skipped }: Staged,
 ): Finding[] {
   const [first] = lost;
   if (first === undefined) return [];
-  return reader.mappings.map(({ path }) => ({
+  const broken = reader.mappings.map(({ path }): Finding => ({
     severity: "error",
     path,
-    what: `${count(lost.length, "row")} of ${driver.name} cannot be carried to the new database as they are`,
+    what: `${skipped > 0 ? "at least " : ""}${count(lost.length, "row")} of ${driver.name} cannot be carried to the new database as they are`,
     rows: lost.length,
     example: {
       key: exampleKey(plan.verify, driver.name, driver.key, keyOf(driver, reader, first.row)),
       message: exampleMessage(plan.verify, first.error),
     },
-    fix: rowsTemplate(compiled, driver, keyOf(driver, reader, first.row)),
+    fix: rowsTemplate(compiled, driver, {}),
+  }));
+  return skipped === 0
+    ? broken
+    : [...broken, ...reader.mappings.map(({ path }) => notTried(path, skipped))];
+}
+
+/** Sync refuses a `query` that yields two rows for one driving key. */
+async function repeatedKeys(
+  { plan, mapper }: ExamineInput,
+  driver: Driver,
+  reader: Reader,
+  { table }: Staged,
+): Promise<Finding[]> {
+  if (reader.query === undefined) return [];
+  const names = driver.key.map(({ name }) => ident(name)).join(", ");
+  const texts = driver.key.map(({ name }) => `${ident(name)}::text`).join(", ");
+  const [row] = await mapper.select(
+    `select count(*) over ()::text, ${texts} from ${table} group by ${names} having count(*) > 1 order by min(cf_n) limit 1`,
+  );
+  if (row === undefined) return [];
+  const [n, ...key] = row;
+  return reader.mappings.map(({ path }) => ({
+    severity: "error",
+    path: `${path}.from.query`,
+    what: `the query yields more than one row for ${count(Number(n), "key")} of ${driver.name}`,
+    rows: Number(n),
+    example: { key: exampleKey(plan.verify, driver.name, driver.key, key) },
+    fix: {
+      where: "plan",
+      text: "aggregate, or join on a unique key, so that each row of the driving table is there once",
+      destructive: false,
+    },
   }));
 }
+
+const notTried = (path: string, rows: number): Finding => ({
+  severity: "unknown",
+  path,
+  what: `${count(rows, "row")} not tried, because too many failed before; put these right and check again`,
+  rows,
+});
 
 async function tryOne(
   input: ExamineInput,
@@ -210,6 +271,7 @@ async function tryOne(
   const failures = [...here.failures, ...inserted.failures];
   const untried = here.untried + inserted.untried;
   const findings = [
+    ...(await strayRows(mapper, part, { staged, trial: here, verify: input.plan.verify })),
     ...failures.map((failure) => failureFinding(input, part, failure, untried)),
     ...(carried?.lost ?? []).slice(0, 1).map(({ row, error }): Finding => ({
       severity: "error",
@@ -237,19 +299,13 @@ async function tryOne(
     ...here.rejections.map(({ reason, rows, key }): Finding => ({
       severity: "warning",
       path: `${mapping.path}.reject.${reason}`,
-      what: `${count(rows, "row")} are rejected and will wait in quarantine: ${reason}`,
+      what: `${count(rows, "row")} rejected, to wait in quarantine: ${reason}`,
       rows,
       example: { key: exampleKey(input.plan.verify, driver.name, driver.key, key) },
-      fix: rowsTemplate(input.compiled, driver, key),
+      fix: rowsTemplate(input.compiled, driver, { condition: conditionOf(part, reason) }),
     })),
   ];
-  if (untried > 0)
-    findings.push({
-      severity: "unknown",
-      path: mapping.path,
-      what: `${count(untried, "row")} were not tried, because too many failed before; put these right and check again`,
-      rows: untried,
-    });
+  if (untried > 0) findings.push(notTried(mapping.path, untried));
   return {
     trial,
     findings,
@@ -291,19 +347,34 @@ function failureFinding(
       key: exampleKey(plan.verify, driver.name, driver.key, key),
       message: exampleMessage(plan.verify, error),
     },
-    fix: rowsTemplate(compiled, driver, key),
+    fix: rowsTemplate(compiled, driver, { key: plan.verify.redact.length > 0 ? undefined : key }),
   };
 }
 
+/** A reject's condition, where it can be asked of the table itself. */
+function conditionOf(
+  { reader, mapping }: { reader: Reader; mapping: Mapping },
+  reason: string,
+): string | undefined {
+  if (reader.query !== undefined) return undefined;
+  return mapping.rejects.find((reject) => reject.reason === reason)?.condition;
+}
+
 /** For rows that have to change: where to look, and what could be done. */
-function rowsTemplate(compiled: CompiledDirection, driver: Driver, key: TextRow): Fix {
+function rowsTemplate(
+  compiled: CompiledDirection,
+  driver: Driver,
+  rows: { readonly key?: TextRow | undefined; readonly condition?: string | undefined },
+): Fix {
   const table = relation(compiled.sourceSchema, driver.name);
   const columns = driver.key.map(({ name }) => ident(name)).join(", ");
+  const values = rows.key?.map((value) => (value === null ? "null" : literal(value))).join(", ");
+  const where = rows.condition ?? `(${columns}) = (${values ?? "…"})`;
   return {
     where: compiled.source,
-    text: `select * from ${table} where (${columns}) = (…); -- ${key.length === 1 ? "the key" : "the keys"} above, and rows like it
-update ${table} set … where (${columns}) = (…);
-delete from ${table} where (${columns}) = (…);`,
+    text: `select * from ${table} where ${where};
+update ${table} set … where ${where};
+delete from ${table} where ${where};`,
     destructive: true,
   };
 }
@@ -318,13 +389,22 @@ function ruleFix(compiled: CompiledDirection, fix: NonNullable<RowRule["fix"]>):
 function leftOut(trial: Trial, broken: readonly RowRule[], failures: readonly Failure[]): string[] {
   const keys = keyTexts(trial.driver).map(({ name }) => name);
   const list = keys.join(", ");
-  const failed = failures.flatMap((failure) => failure.keys);
-  const values = failed.map((key) => `(${key.map(literalOrNull).join(", ")})`);
   return [
     `select ${list} from ${trial.rejected}`,
     ...broken.map((rule) => `select ${list} from ${trial.made} where ${rule.broken}`),
-    ...(values.length === 0 ? [] : [`select * from (values ${values.join(", ")}) v(${list})`]),
+    ...keyList(
+      trial.driver,
+      failures.flatMap((failure) => failure.keys),
+    ),
   ];
+}
+
+/** Some keys as a query, or none. */
+function keyList(driver: Driver, keys: readonly TextRow[]): string[] {
+  if (keys.length === 0) return [];
+  const names = keyTexts(driver).map(({ name }) => name);
+  const values = keys.map((key) => `(${key.map(literalOrNull).join(", ")})`);
+  return [`select * from (values ${values.join(", ")}) v(${names.join(", ")})`];
 }
 
 const literalOrNull = (value: string | null) =>

@@ -14,8 +14,9 @@ import { run, type TextRow } from "../../store/postgres/statement.ts";
 import { isRefusal } from "../../store/postgres/sync-keys.ts";
 import { toColumnArrays, type TypedColumn, unnestRelation } from "../../store/postgres/sync-sql.ts";
 
-/** Rows of the careful way to stage, at a time. */
+/** Rows of the careful way to stage, at a time, and how many may be lost before it ends. */
 const CAREFUL_ROWS = 500;
+const MOST_LOST = 300;
 
 export interface LabOptions {
   readonly plan: Plan;
@@ -34,7 +35,14 @@ export interface Staged {
   /** The highest `cf_n`: numbers of rows that did not arrive are skipped. */
   readonly last: number;
   /** Rows that did not arrive, with why. */
-  readonly lost: readonly { readonly row: TextRow; readonly error: unknown }[];
+  readonly lost: readonly Lost[];
+  /** Rows that were not brought, because too many before them did not arrive. */
+  readonly skipped: number;
+}
+
+interface Lost {
+  readonly row: TextRow;
+  readonly error: unknown;
 }
 
 /**
@@ -111,7 +119,7 @@ export class Lab implements AsyncDisposable {
   async stage(source: pg.Client, select: string, columns: readonly TypedColumn[]): Promise<Staged> {
     const table = await this.empty(columns);
     const names = columns.map(({ name }) => ident(name)).join(", ");
-    let lost: Staged["lost"] = [];
+    let failed: Pick<Staged, "lost" | "skipped"> = { lost: [], skipped: 0 };
     try {
       await this.readOnly(async () => {
         const rows = source.query(copyTo(`copy (${select}) to stdout`));
@@ -120,9 +128,9 @@ export class Lab implements AsyncDisposable {
       });
     } catch (error) {
       if (!isRefusal(error)) throw error;
-      lost = await this.#stageCarefully(source, select, table, columns);
+      failed = await this.#stageCarefully(source, select, table, columns);
     }
-    return { table, columns, lost, ...(await this.#counted(table)) };
+    return { table, columns, ...failed, ...(await this.#counted(table)) };
   }
 
   /** Keeps the result of a query of this session. */
@@ -133,7 +141,7 @@ export class Lab implements AsyncDisposable {
       await run(this.client, `insert into ${table} (${names}) ${select}`);
       await run(this.client, `analyze ${table}`);
     });
-    return { table, columns, lost: [], ...(await this.#counted(table)) };
+    return { table, columns, lost: [], skipped: 0, ...(await this.#counted(table)) };
   }
 
   async #counted(table: string): Promise<{ rows: number; last: number }> {
@@ -148,23 +156,25 @@ export class Lab implements AsyncDisposable {
     select: string,
     table: string,
     columns: readonly TypedColumn[],
-  ): Promise<Staged["lost"]> {
-    const lost: { row: TextRow; error: unknown }[] = [];
+  ): Promise<Pick<Staged, "lost" | "skipped">> {
+    const lost: Lost[] = [];
     await run(source, `declare cf_rows cursor for ${select}`);
-    for (;;) {
+    let more = true;
+    while (more && lost.length < MOST_LOST) {
       const rows = await run(source, `fetch ${CAREFUL_ROWS} from cf_rows`);
-      if (rows.length === 0) break;
-      await this.#insertRows(table, columns, rows, lost);
+      more = rows.length > 0;
+      if (more) await this.#insertRows(table, columns, rows, lost);
     }
+    const { rowCount } = await source.query("move forward all in cf_rows");
     await run(source, "close cf_rows");
-    return lost;
+    return { lost, skipped: rowCount ?? 0 };
   }
 
   async #insertRows(
     table: string,
     columns: readonly TypedColumn[],
     rows: readonly TextRow[],
-    lost: { row: TextRow; error: unknown }[],
+    lost: Lost[],
   ): Promise<void> {
     const names = columns.map(({ name }) => ident(name)).join(", ");
     try {

@@ -6,7 +6,6 @@ import {
   type Mapping,
   type Reader,
 } from "../../store/postgres/mapping.ts";
-import { columnsNamedIn } from "../../store/postgres/mapping.ts";
 import { ident } from "../../store/postgres/quote.ts";
 import { keyTexts, storedType } from "../../store/postgres/sync-sql.ts";
 import { shownValue } from "../verify-examples.ts";
@@ -105,6 +104,8 @@ function obstacle({ plan, examined }: RoundTripInput, part: Part): string | unde
   ].join("\n");
   if (new RegExp(`(?<![\\w"])${namePattern(plan.new.schema)}\\s*\\.`, "i").test(sql))
     return `its SQL names the schema ${plan.new.schema}, so it reads the real tables instead of the rows that forward makes; leave the schema out`;
+  const unmade = [...tablesIn(sql, driver, examined.open)];
+  if (unmade.length > 0) return `${unmade.join(", ")} could not be made on the way there`;
   const failed = examined.trials.filter(({ untried }) => untried > 0);
   if (failed.some(({ mapping: made }) => made.target.name === driver.name))
     return `too many rows of ${driver.name} fail on the way there`;
@@ -116,15 +117,8 @@ function obstacle({ plan, examined }: RoundTripInput, part: Part): string | unde
 
 /** Tables the SQL reads that are made, in part, from another sampled table than the one compared: rows may be missing there. */
 function sampledBeside(examined: Examination, sql: string, { driver, mapping }: Part): string[] {
-  const names = new Set(
-    columnsNamedIn(
-      `${sql} ${ident(driver.name)}`,
-      [...examined.standIns.keys()].map(
-        (name) => ({ name }) as Parameters<typeof columnsNamedIn>[1][number],
-      ),
-    ).map(({ name }) => name),
-  );
-  return [...names].filter((name) =>
+  const names = tablesIn(sql, driver, examined.standIns.keys());
+  return names.filter((name) =>
     examined.trials.some(
       (trial) =>
         trial.mapping.target.name === name &&
@@ -132,6 +126,16 @@ function sampledBeside(examined: Examination, sql: string, { driver, mapping }: 
         name !== driver.name &&
         examined.drivers.get(trial.driver.name)?.sample.complete === false,
     ),
+  );
+}
+
+/** Those of some tables that the SQL reads, or may read; the driving table with them. */
+function tablesIn(sql: string, driver: Driver, tables: Iterable<string>): string[] {
+  const all = [...tables];
+  return all.filter(
+    (name) =>
+      name === driver.name ||
+      new RegExp(`(?<![\\w"])${namePattern(name)}(?![\\w"])`, "i").test(sql),
   );
 }
 

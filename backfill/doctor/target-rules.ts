@@ -4,7 +4,7 @@ import type { CompiledDirection } from "../../store/postgres/mapping.ts";
 import { ident, relation } from "../../store/postgres/quote.ts";
 import { run } from "../../store/postgres/statement.ts";
 import { messageOf } from "../../config/errors.ts";
-import { count, type Example, type Finding, shortList } from "./finding.ts";
+import { count, type Example, exampleKey, type Finding, shortList } from "./finding.ts";
 import type { Lab } from "./lab.ts";
 import type { Trial } from "./trial.ts";
 
@@ -21,6 +21,8 @@ export interface TargetContext {
   readonly compiled: CompiledDirection;
   readonly verify: VerifyPlan;
   readonly made: ReadonlyMap<string, Made>;
+  /** Tables some of whose mappings could not be tried. */
+  readonly open: ReadonlySet<string>;
 }
 
 /** Rules of a target table that several rows break together: keys, unique indexes, shared rows, foreign keys. */
@@ -58,8 +60,8 @@ function union(trials: readonly Trial[]): string {
   const names = commonColumns(trials).map(ident);
   return trials
     .map(
-      ({ made, driver, mapping }) =>
-        `select ${[...names, `${sourceText(driver)} as cf_source`, `'${mapping.own.kind}' as cf_own`].join(", ")} from ${made}`,
+      ({ made, driver }) =>
+        `select ${[...names, `${sourceText(driver)} as cf_source`].join(", ")} from ${made}`,
     )
     .join(" union all ");
 }
@@ -82,20 +84,15 @@ function exampleOf(
     const values = JSON.parse(text.slice(0, at)) as Record<string, string>;
     return driver === undefined ? undefined : { driver, values };
   });
-  const hidden = (table: string, column: string) =>
-    [column, `${table}.${column}`, "*"].some((name) => context.verify.redact.includes(name));
-  const key = Object.fromEntries(
-    (first?.driver.key ?? []).map(({ name }, i) => [
-      name,
-      hidden(first?.driver.name ?? "", name) ? "(redacted)" : (first?.values[i] ?? null),
-    ]),
-  );
-  if (second === undefined || other === source) return { key };
-  const words = second.driver.key.map(
-    ({ name }, i) =>
-      `${name} ${hidden(second.driver.name, name) ? "(redacted)" : second.values[i]}`,
-  );
-  return { key, message: `and the row of ${second.driver.name} with ${words.join(", ")}` };
+  if (first === undefined) return { key: {} };
+  const keyOf = ({ driver, values }: typeof first) =>
+    exampleKey(context.verify, driver.name, driver.key, Object.values(values));
+  if (second === undefined || other === source) return { key: keyOf(first) };
+  const words = Object.entries(keyOf(second)).map(([name, value]) => `${name} = ${value}`);
+  return {
+    key: keyOf(first),
+    message: `and the row of ${second.driver.name} with ${words.join(", ")}`,
+  };
 }
 
 async function keyCollisions(context: TargetContext, made: Made): Promise<Finding[]> {
@@ -242,6 +239,14 @@ async function brokenReferences(
   const name = `the foreign key ${key.name} (${key.columns.join(", ")}) to ${key.referencedTable}`;
   const common = commonColumns(made.trials);
   if (key.columns.some((column) => !common.includes(column))) return [];
+  if (key.referencedSchema === compiled.targetSchema && context.open.has(key.referencedTable))
+    return [
+      {
+        severity: "unknown",
+        path,
+        what: `${name} is not proven: the rows of ${key.referencedTable} could not be made`,
+      },
+    ];
   const parent =
     key.referencedSchema === compiled.targetSchema
       ? context.made.get(key.referencedTable)
@@ -284,7 +289,7 @@ async function brokenReferences(
     {
       severity: "error",
       path,
-      what: `${count(Number(n), "row")} made break ${name}: there is no such row`,
+      what: `${count(Number(n), "row")} made break ${name}: no such row is made`,
       rows: Number(n),
       example: exampleOf(context, made, source ?? null),
       fix: {

@@ -23,6 +23,8 @@ interface Case {
   readonly reverse?: readonly MappingPlan[];
   readonly rows?: number | undefined;
   readonly redact?: readonly string[];
+  /** Of the new database, if it is not the usual one. */
+  readonly encoding?: string;
 }
 
 let shared: Promise<DatabasePair> | undefined;
@@ -31,7 +33,8 @@ let schemas = 0;
 /** One pair of databases, a schema of its own for each plan. */
 async function world(given: Case): Promise<Plan> {
   shared ??= createDatabasePair();
-  const { oldUrl, newUrl } = await shared;
+  const { oldUrl, newUrl: usual } = await shared;
+  const newUrl = given.encoding === undefined ? usual : await encoded(usual, given.encoding);
   schemas += 1;
   const [oldSchema, newSchema] = [`Old ${schemas}`, `new_${schemas}`];
   const prepare = (url: string, schema: string, sql: string) =>
@@ -42,6 +45,18 @@ async function world(given: Case): Promise<Plan> {
   await prepare(newUrl, newSchema, given.new);
   const plan = testPlan({ oldUrl, newUrl, oldSchema, newSchema, ...given });
   return { ...plan, verify: { ...plan.verify, redact: given.redact ?? [] } };
+}
+
+async function encoded(beside: string, encoding: string): Promise<string> {
+  const url = new URL(beside);
+  const name = `${url.pathname.slice(1)}_${encoding.toLowerCase()}`;
+  await withClient(beside, (client) =>
+    client.query(
+      `create database ${name} encoding '${encoding}' lc_collate 'C' lc_ctype 'C' template template0`,
+    ),
+  );
+  url.pathname = `/${name}`;
+  return url.toString();
 }
 
 async function examined(plan: Plan, rows: number | undefined = 100_000): Promise<Diagnosis> {
@@ -219,6 +234,40 @@ const CASES: readonly (readonly [string, Case, Expected])[] = [
       forward: [mapping("tags", "a", { own: "none" })],
     },
     { severity: "error", path: "test.tags", rows: 2, what: expect.stringContaining("(w)") },
+  ],
+  [
+    "a query that yields a driving row twice",
+    {
+      old: "create table a (id int primary key); create table b (id int primary key, a_id int); insert into a values (1), (2); insert into b values (1, 2), (2, 2)",
+      new: "create table a (id int primary key)",
+      forward: [
+        mapping("a", "a", {
+          query: "select a.* from a left join b on b.a_id = a.id",
+          also: { b: "a_id" },
+          own: "none",
+        }),
+      ],
+    },
+    { severity: "error", path: "test.a.from.query", rows: 1, example: { key: { id: "2" } } },
+  ],
+  [
+    "rows that their key does not own",
+    {
+      old: "create table a (id int primary key, v int); insert into a values (1, 1), (2, 5)",
+      new: "create table b (v int primary key)",
+      forward: [mapping("b", "a", { own: set({ v: "id" }) })],
+    },
+    { severity: "error", path: "test.b.own", rows: 1, example: { key: { id: "2" } } },
+  ],
+  [
+    "a text that the encoding of the new database does not hold",
+    {
+      old: `create table a (id int primary key, v text); ${NUMBERS}; update a set v = '你好' where id = 42`,
+      new: "create table a (id int primary key, v text)",
+      forward: [mapping("a", "a")],
+      encoding: "LATIN1",
+    },
+    { severity: "error", path: "test.a", rows: 1, example: { key: { id: "42" } } },
   ],
   [
     "no rows: nothing is proven",
@@ -551,7 +600,11 @@ test("the command: exit codes, one document, a fix script; and nothing is change
     .split("\n")
     .filter((line) => line !== "");
   expect(lines).toContainEqual(expect.stringMatching(/^-- delete from "public"\."a"/));
-  expect(lines.filter((line) => !line.startsWith("--"))).toEqual([]);
+  expect(lines.filter((line) => !line.startsWith("--"))).toEqual([
+    "\\if :{?old}",
+    'analyze "public"."a";',
+    "\\endif",
+  ]);
   await withClient(urls.oldUrl, (client) => client.query("delete from a where v = 'x'"));
   expect(await runCli(file, "check")).toMatchObject({ exit: 0, document: { ok: true } });
 });
@@ -574,7 +627,7 @@ test("a fix script holds every fix once, and no line of a value stands outside o
     },
   ]);
   const statements = script.split("\n").filter((line) => line !== "" && !line.startsWith("--"));
-  expect(statements).toEqual(["analyze a;"]);
+  expect(statements).toEqual(["\\if :{?old}", "\\endif", "\\if :{?new}", "analyze a;", "\\endif"]);
   expect(script).toContain("-- from a");
 });
 
