@@ -43,7 +43,12 @@ export function roleCommand({ name, summary, details, work }: RoleCommand): Comm
   };
 }
 
-function announce({ plan, output, log }: Context, role: Role, listen: string | undefined): void {
+/** Says that a role works: to its supervisor, or as the command's document. */
+export function announce(
+  { plan, output, log }: Context,
+  role: Role,
+  listen: string | undefined,
+): void {
   log.info({ listen }, `${role}: running${listen === undefined ? "" : ` on ${listen}`}`);
   if (!isSupervised())
     return output.result({ json: { plan: plan.name, role, listen: listen ?? null }, text: "" });

@@ -6,6 +6,7 @@ import type { Command, Context } from "./command.ts";
 import { type Role, ROLES } from "./role.ts";
 import { assertFree, formatListen } from "./ports.ts";
 import { prepareUp } from "./prepare.ts";
+import { argsOf, processesOf, roleOf } from "./proxy-processes.ts";
 import { aborted } from "./signals.ts";
 import { Supervisor } from "./supervisor.ts";
 
@@ -50,11 +51,13 @@ async function checkAddresses({ plan }: Context, roles: readonly Role[]): Promis
 
 async function supervise(context: Context, roles: readonly Role[]): Promise<void> {
   const { log, signal, output } = context;
-  const supervisor = new Supervisor({ log, argsFor: (role) => childArgs(context, role) });
+  const how = { planFile: context.plan.file, logLevel: context.logLevel };
+  const supervisor = new Supervisor({ log, argsFor: (name) => argsOf(name, how) });
+  const names = roles.flatMap((role) => processesOf(role, context.plan));
   // Whatever ends this process, no child stays behind.
   process.once("exit", () => supervisor.kill());
   try {
-    const started = await Promise.race([startAll(supervisor, roles), aborted(signal)]);
+    const started = await Promise.race([startAll(supervisor, names), aborted(signal)]);
     if (started !== undefined) output.result(upResult(context, started, supervisor.pids));
     await aborted(signal);
   } finally {
@@ -63,14 +66,20 @@ async function supervise(context: Context, roles: readonly Role[]): Promise<void
   log.info({}, "stopped");
 }
 
-type Started = readonly { readonly role: Role; readonly listen: string | undefined }[];
+type Started = readonly {
+  readonly name: string;
+  readonly role: Role;
+  readonly listen: string | undefined;
+}[];
 
-async function startAll(supervisor: Supervisor, roles: readonly Role[]): Promise<Started> {
-  return Promise.all(roles.map(async (role) => ({ role, listen: await supervisor.start(role) })));
-}
-
-function childArgs({ plan, logLevel }: Context, role: string): readonly string[] {
-  return [process.argv[1] ?? "", role, "--plan", plan.file, "--log-level", logLevel];
+async function startAll(supervisor: Supervisor, names: readonly string[]): Promise<Started> {
+  return Promise.all(
+    names.map(async (name) => ({
+      name,
+      role: roleOf(name),
+      listen: await supervisor.start(name),
+    })),
+  );
 }
 
 function upResult({ plan }: Context, started: Started, pids: Readonly<Record<string, number>>) {
@@ -84,13 +93,13 @@ function upResult({ plan }: Context, started: Started, pids: Readonly<Record<str
     `  console   ${operate}`,
     `  old app   ${plan.old.app}`,
     `  new app   ${plan.new.app}`,
-    `  roles     ${started.map(({ role }) => role).join(", ")}`,
+    `  roles     ${started.map(({ name }) => name).join(", ")}`,
     `  next      crossfade status, then crossfade advance`,
   ];
-  const roles = started.map(({ role, listen }) => ({
+  const roles = started.map(({ name, role, listen }) => ({
     role,
     listen: listen ?? null,
-    pid: pids[role] ?? null,
+    pid: pids[name] ?? null,
   }));
   return {
     json: { plan: plan.name, proxy, operate, roles, not_acting: plan.notActing },

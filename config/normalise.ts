@@ -34,6 +34,7 @@ export function normalise(file: string, plan: PlanFile, notActing: readonly stri
       consistency: plan.proxy.consistency,
       tokens: plan.proxy.tokens ?? (plan.redis ? "redis" : "none"),
       routes: plan.proxy.routes.map(route),
+      processes: plan.proxy.processes,
       state: resolve(dirname(file), plan.proxy.state),
       headers: plan.proxy.headers,
       limits: {
@@ -124,13 +125,16 @@ function mappingSet(direction: Direction, set: MappingSetFile): MappingSet {
 function mapping(path: string, target: string, entry: MappingFile): MappingPlan {
   const { from, own } = entry;
   const named =
-    typeof from === "string" ? { table: from, query: undefined, also: undefined } : from;
+    typeof from === "string"
+      ? { table: from, query: undefined, key: undefined, also: undefined }
+      : from;
   return {
     path,
     target,
     from: {
       table: named.table,
       query: named.query,
+      key: named.key,
       also: new Map(Object.entries(named.also ?? {})),
     },
     where: entry.where,

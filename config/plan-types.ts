@@ -123,6 +123,8 @@ export interface MappingPlan {
     readonly table: string;
     /** Joins, run on the source side; must return the driving table's key columns. */
     readonly query: string | undefined;
+    /** Columns that tell the driving table's rows apart where its own indexes do not. */
+    readonly key?: readonly string[] | undefined;
     /** Source-side table → SQL (expression over its row, or a select) that gives the driving keys to re-make. */
     readonly also: ReadonlyMap<string, string>;
   };
@@ -147,6 +149,8 @@ export interface ProxyPlan {
   readonly routes: readonly RoutePlan[];
   /** false: no `crossfade-*` response headers. */
   readonly headers: boolean;
+  /** Sidecars that share `listen`, each a process. */
+  readonly processes: number;
   readonly limits: ClientLimits;
   /** Absolute: where a sidecar keeps the routing state it knew last. */
   readonly state: string;

@@ -69,6 +69,13 @@ const from = z.union(
         .describe(
           "Joins, run at the side it is read from: a select that returns the driving table's key columns, one row per key.",
         ),
+      key: z
+        .array(identifier("column"))
+        .min(1, { error: "found an empty list, expected at least one column" })
+        .optional()
+        .describe(
+          "Columns that tell its rows apart, for a table without a primary key or unique index: not null, and no two rows alike. An index over them keeps the copy quick.",
+        ),
       also: z
         .record(
           identifier("table"),
@@ -82,7 +89,7 @@ const from = z.union(
         ),
     }),
   ],
-  { error: "a table's name, or a map of table, query and also" },
+  { error: "a table's name, or a map of table, query, key and also" },
 );
 
 const own = z.union(
@@ -240,6 +247,11 @@ const proxy = section({
     .prefault(true)
     .describe("Whether responses carry crossfade-side and crossfade-mirrored."),
   limits: limits.prefault({}).describe("What one client may take of a sidecar."),
+  processes: count(1, 64)
+    .prefault(1)
+    .describe(
+      "How many processes share the address, one for each core that the sidecar may use. They are sidecars of their own: tokens says how their clients keep reading their own writes. More than one: Linux or FreeBSD, and a listen with a port.",
+    ),
   state: z
     .string()
     .min(1)
@@ -247,6 +259,13 @@ const proxy = section({
     .describe(
       "Folder, seen from the plan's, where a sidecar remembers the last routing state for a restart without the control store.",
     ),
+}).superRefine(({ listen: { port }, processes }, ctx) => {
+  if (port !== 0 || processes === 1) return;
+  ctx.addIssue({
+    code: "custom",
+    path: ["listen"],
+    message: `found port 0, expected a port that ${processes} processes can share`,
+  });
 });
 
 const backfill = section({

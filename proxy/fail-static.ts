@@ -29,9 +29,9 @@ export class FailStatic {
   #next: RoutingState | undefined;
   #writing: Promise<void> | undefined;
 
-  constructor(plan: Pick<Plan, "name" | "proxy">, log: Log) {
+  constructor(plan: Pick<Plan, "name" | "proxy">, log: Log, place?: number) {
     this.#plan = plan.name;
-    this.#file = failStaticFile(plan);
+    this.#file = failStaticFile(plan, place);
     this.#log = log;
   }
 
@@ -85,9 +85,10 @@ export class FailStatic {
   }
 }
 
-/** One for each plan and address. */
-export function failStaticFile(plan: Pick<Plan, "name" | "proxy">): string {
+/** One for each plan and address, and each process there. */
+export function failStaticFile(plan: Pick<Plan, "name" | "proxy">, place?: number): string {
   const { host, port } = plan.proxy.listen;
-  const name = `sidecar-${plan.name}-${host}-${port}`.replaceAll(/[^\w.-]/g, "_");
+  const at = place === undefined ? "" : `-${place}`;
+  const name = `sidecar-${plan.name}-${host}-${port}${at}`.replaceAll(/[^\w.-]/g, "_");
   return join(plan.proxy.state, `${name}.json`);
 }

@@ -9,6 +9,8 @@ import { startSidecar } from "./sidecar.ts";
 export interface ProxyRoleOptions {
   readonly plan: Plan;
   readonly log: Log;
+  /** Which of `proxy.processes` this is, from 1; undefined: the only one. */
+  readonly place?: number | undefined;
   /** Aborted: stop accepting, finish what runs, resolve. */
   readonly signal: AbortSignal;
   /** Called once requests are taken. */
@@ -19,18 +21,20 @@ export interface ProxyRoleOptions {
 export async function runProxyRole({
   plan,
   log,
+  place,
   signal,
   onReady,
 }: ProxyRoleOptions): Promise<void> {
   const { host, port } = plan.proxy.listen;
   const listen = `${host}:${port}`;
-  // Two processes cannot have one address: whoever has this name now is its only bearer.
-  const id = `${hostname()}:${listen}`;
+  // Two processes cannot have one address, or one place there: whoever has this name now is its only bearer.
+  const id = `${hostname()}:${listen}${place === undefined ? "" : `#${place}`}`;
   const sidecar = await startSidecar({
     plan,
     log,
     source: new ControlLink({ plan, id, listen, log }),
     fences: new PostgresFenceWriter(plan, id),
+    place,
   });
   log.info({ url: sidecar.url }, "sidecar: taking requests");
   onReady?.(sidecar.url);

@@ -25,8 +25,11 @@ const CHECK_MS = 5_000;
 
 /** Where clients connect. */
 export interface ClientServer {
-  /** Binds the address and returns the server's URL. Throws PORT_IN_USE when somebody else has it. */
-  bind(address: ListenAddress): Promise<string>;
+  /**
+   * Binds the address and returns the server's URL. `shared`: other sidecars listen there too, and the kernel deals out the
+   * connections. Throws PORT_IN_USE when somebody else has it.
+   */
+  bind(address: ListenAddress, shared: boolean): Promise<string>;
   /** Stops listening and closes idle connections. Resolves when the last connection is gone. */
   close(): Promise<void>;
   closeIdle(): void;
@@ -37,7 +40,7 @@ export interface ClientServer {
 export function createServer(limits: ClientLimits, handlers: ServerHandlers): ClientServer {
   const server = listening(http.createServer(optionsOf(limits)), limits, handlers);
   return {
-    bind: async (address) => bind(server, address, "http"),
+    bind: async (address, shared) => bind(server, { ...address, shared }, "http"),
     close: async () => closed(server),
     closeIdle: () => server.closeIdleConnections(),
     closeAll: () => server.closeAllConnections(),
@@ -72,7 +75,7 @@ export function createTlsServer(
   tls.onChange(() => server.setSecureContext(contextOf(tls)));
   listening(server, limits, handlers);
   return {
-    bind: async (address) => bind(server, address, "https"),
+    bind: async (address, shared) => bind(server, { ...address, shared }, "https"),
     close: async () => {
       http2.close();
       await closed(server);
@@ -118,18 +121,25 @@ function listening<S extends Server | https.Server>(
   return server;
 }
 
+interface Bound extends ListenAddress {
+  readonly shared: boolean;
+}
+
 async function bind(
   server: Server | https.Server,
-  { host, port }: ListenAddress,
+  address: Bound,
   scheme: "http" | "https",
 ): Promise<string> {
+  const { host, port, shared } = address;
   try {
-    await listen(server, host, port);
+    await listen(server, address);
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     if (code !== "EADDRINUSE") {
       throw new CrossfadeError("USAGE", `cannot listen on ${host}:${port}: ${messageOf(error)}`, {
-        hint: "proxy.listen in the plan names the address.",
+        hint: shared
+          ? "proxy.listen in the plan names the address. More than one of proxy.processes needs Linux or FreeBSD."
+          : "proxy.listen in the plan names the address.",
         cause: error,
       });
     }
@@ -138,15 +148,15 @@ async function bind(
       cause: error,
     });
   }
-  const address = server.address() as AddressInfo;
-  const name = address.family === "IPv6" ? `[${address.address}]` : address.address;
-  return `${scheme}://${name}:${address.port}`;
+  const bound = server.address() as AddressInfo;
+  const name = bound.family === "IPv6" ? `[${bound.address}]` : bound.address;
+  return `${scheme}://${name}:${bound.port}`;
 }
 
-async function listen(server: Server | https.Server, host: string, port: number): Promise<void> {
+async function listen(server: Server | https.Server, { host, port, shared }: Bound): Promise<void> {
   await new Promise<void>((resolve, reject) => {
     server.once("error", reject);
-    server.listen({ host, port }, () => {
+    server.listen({ host, port, reusePort: shared }, () => {
       server.off("error", reject);
       resolve();
     });

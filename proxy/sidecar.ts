@@ -38,6 +38,8 @@ export interface SidecarOptions {
   readonly fences: FenceWriter;
   readonly log: Log;
   readonly limits?: Partial<SidecarLimits>;
+  /** Its place among the processes that share the address, from 1; undefined: it has the address for itself. */
+  readonly place?: number | undefined;
 }
 
 /** Settings with sane defaults; tests shorten them. */
@@ -83,6 +85,7 @@ class RunningSidecar implements Sidecar {
   readonly #fences: FenceWriter;
   readonly #log: Log;
   readonly #limits: SidecarLimits;
+  readonly #place: number | undefined;
   readonly #server: ClientServer;
   #clientTls: TlsWatch | undefined;
   readonly #appTls: Readonly<Record<Side, AppTls>>;
@@ -105,14 +108,15 @@ class RunningSidecar implements Sidecar {
   #onIdle: (() => void) | undefined;
   #closing: Promise<void> | undefined;
 
-  constructor({ plan, source, fences, log, limits }: SidecarOptions) {
+  constructor({ plan, source, fences, log, limits, place }: SidecarOptions) {
+    this.#place = place;
     this.#plan = plan;
     this.#source = source;
     this.#fences = fences;
     this.#log = log;
     this.#limits = { ...defaultLimits(plan), ...limits };
     this.#breaker = new Breaker(this.#limits.breaker);
-    this.#failStatic = new FailStatic(plan, log);
+    this.#failStatic = new FailStatic(plan, log, place);
     this.#hold = new HoldGate({
       limitMs: this.#limits.heldMs,
       maxHeld: this.#limits.maxHeld,
@@ -135,7 +139,7 @@ class RunningSidecar implements Sidecar {
   }
 
   async start(): Promise<void> {
-    this.#url = await this.#server.bind(this.#plan.proxy.listen);
+    this.#url = await this.#server.bind(this.#plan.proxy.listen, this.#place !== undefined);
     try {
       this.#remembered = await this.#failStatic.load();
       this.#source.onState((state) => this.#follow(state));

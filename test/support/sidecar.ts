@@ -250,6 +250,7 @@ export function makePlan(folder: string, options: TestSidecarOptions): Plan {
       tokens: "none",
       routes: [],
       headers: true,
+      processes: 1,
       state: join(folder, ".crossfade"),
       limits: {
         headerBytes: 65_536,

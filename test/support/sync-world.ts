@@ -24,13 +24,17 @@ export const quiet = pino({ level: process.env["CROSSFADE_TEST_LOG"] ?? "silent"
 export function mapping(
   target: string,
   from: string,
-  rest: Partial<Omit<MappingPlan, "from">> & { query?: string; also?: Record<string, string> } = {},
+  rest: Partial<Omit<MappingPlan, "from">> & {
+    query?: string;
+    key?: readonly string[];
+    also?: Record<string, string>;
+  } = {},
 ): MappingPlan {
-  const { query, also, ...others } = rest;
+  const { query, key, also, ...others } = rest;
   return {
     path: `test.${target}`,
     target,
-    from: { table: from, query, also: new Map(Object.entries(also ?? {})) },
+    from: { table: from, query, key, also: new Map(Object.entries(also ?? {})) },
     where: undefined,
     own: undefined,
     set: new Map(),
@@ -78,6 +82,7 @@ export function testPlan(options: WorldOptions): Plan {
       tokens: "none",
       routes: [],
       headers: true,
+      processes: 1,
       state: "/nowhere/.crossfade",
       limits: {
         headerBytes: 65_536,
