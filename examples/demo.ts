@@ -51,6 +51,7 @@ async function runDemo(demo: Demo): Promise<number> {
     const say = (text: string) => screen.step(text);
     const { conversations } = options;
     scene = await openScene({ workspace, signal, say, conversations }, stack);
+    screen.step(`watch it in the console: ${scene.urls.operate}`);
     await runTraffic(demo, scene, stack);
   } finally {
     if (findings.complete || !signal.aborted) printResult(demo);
@@ -93,6 +94,7 @@ function printResult({ options, screen, findings }: Demo): void {
 async function keepRunning({ screen, signal }: Demo, { urls, plan, broken }: Scene): Promise<void> {
   screen.line(`
 Everything is still running, the traffic too; Ctrl-C ends it.
+  console       ${urls.operate}
   sidecar       ${urls.sidecar}
   old app       ${urls.oldApp}
   new app       ${urls.newApp}

@@ -53,11 +53,14 @@ export function dismiss(id: number): void {
   notices.value = notices.value.filter((notice) => notice.id !== id);
 }
 
+/** Long enough to be read; the timeline keeps it. */
+const WELL_MS = 8_000;
+
 /** What went well leaves by itself; what did not stays until somebody has read it. */
 function notify(level: Notice["level"], text: string, hint?: string): void {
   const notice = { id: ++serial, level, text, hint };
   notices.value = [...notices.value.slice(-3), notice];
-  if (level === "well") setTimeout(() => dismiss(notice.id), 12_000);
+  if (level === "well") setTimeout(() => dismiss(notice.id), WELL_MS);
 }
 
 function outcome(kind: string, result: unknown): string {

@@ -130,7 +130,15 @@ export function Notices() {
           .filter((notice) => notice.level === "well")
           .map((notice) => (
             <p key={notice.id} class="notice well">
-              ✓ {notice.text}
+              <span>✓ {notice.text}</span>
+              <button
+                type="button"
+                class="quiet"
+                aria-label="Dismiss"
+                onClick={() => dismiss(notice.id)}
+              >
+                ×
+              </button>
             </p>
           ))}
       </div>

@@ -30,52 +30,59 @@ export function Quarantine() {
       {keys.length === 0 ? (
         <p class="soft">Empty: every row could be carried over.</p>
       ) : (
-        <ul class="rows quarantine">
-          {keys.map((key) => (
-            <li key={key.id}>
-              <div>
-                <span class="name">
-                  {key.mapping} <code>{key.key.join(", ")}</code>
-                </span>{" "}
-                <span class="pill">{key.state}</span>
-                <p class="why">{key.reason}</p>
-                <p class="soft">
-                  from {key.source_table} ·{" "}
-                  <Explained why="How often syncing this key was tried. A later change of the row tries it again by itself.">
-                    {plural(key.attempts, "attempt")}
-                  </Explained>
-                  {key.sqlstate === null ? "" : ` · SQLSTATE ${key.sqlstate}`}
-                </p>
-              </div>
-              <span class="buttons">
-                {may("operator") && (
-                  <button
-                    type="button"
-                    aria-label={`Retry ${key.mapping} ${key.key.join(", ")}`}
-                    onClick={() =>
-                      void run(
-                        "quarantine-retry",
-                        { ids: [key.id] },
-                        `Retry of ${key.mapping} ${key.key.join(", ")}`,
-                      )
-                    }
-                  >
-                    Retry
-                  </button>
-                )}
-                {may("approver") && key.state !== "accepted" && (
-                  <button
-                    type="button"
-                    aria-label={`Accept loss… of ${key.mapping} ${key.key.join(", ")}`}
-                    onClick={() => acceptDialog(key)}
-                  >
-                    Accept loss…
-                  </button>
-                )}
-              </span>
-            </li>
-          ))}
-        </ul>
+        <>
+          <p class="soft">
+            {keys.some((key) => key.state !== "accepted")
+              ? "While one is open no fence passes: clients who have written read from the authority, shadow reads that differ get no verdict, and no flip or drill succeeds."
+              : "Their loss is accepted: they hold nothing up, and stay as they are on the other side."}
+          </p>
+          <ul class="rows quarantine">
+            {keys.map((key) => (
+              <li key={key.id}>
+                <div>
+                  <span class="name">
+                    {key.mapping} <code>{key.key.join(", ")}</code>
+                  </span>{" "}
+                  <span class="pill">{key.state}</span>
+                  <p class="why">{key.reason}</p>
+                  <p class="soft">
+                    from {key.source_table} ·{" "}
+                    <Explained why="How often syncing this key was tried. A later change of the row tries it again by itself.">
+                      {plural(key.attempts, "attempt")}
+                    </Explained>
+                    {key.sqlstate === null ? "" : ` · SQLSTATE ${key.sqlstate}`}
+                  </p>
+                </div>
+                <span class="buttons">
+                  {may("operator") && (
+                    <button
+                      type="button"
+                      aria-label={`Retry ${key.mapping} ${key.key.join(", ")}`}
+                      onClick={() =>
+                        void run(
+                          "quarantine-retry",
+                          { ids: [key.id] },
+                          `Retry of ${key.mapping} ${key.key.join(", ")}`,
+                        )
+                      }
+                    >
+                      Retry
+                    </button>
+                  )}
+                  {may("approver") && key.state !== "accepted" && (
+                    <button
+                      type="button"
+                      aria-label={`Accept loss… of ${key.mapping} ${key.key.join(", ")}`}
+                      onClick={() => acceptDialog(key)}
+                    >
+                      Accept loss…
+                    </button>
+                  )}
+                </span>
+              </li>
+            ))}
+          </ul>
+        </>
       )}
     </Card>
   );

@@ -43,12 +43,17 @@ function Connection() {
 }
 
 export function VerdictLine({ status }: { readonly status: Status }) {
-  const { level, text, reasons } = verdict(status);
+  const found = verdict(status);
+  const { text, reasons } = found;
+  // Nobody should take for well what was well when it was last heard of.
+  const stale = offline.value !== null;
+  const level = stale && found.level === "well" ? "attention" : found.level;
   const mark = { well: "✓", attention: "!", trouble: "✗" }[level];
   return (
     <section class={`verdict ${level}`} aria-label="Health" role="status">
       <strong>
-        <span aria-hidden="true">{mark}</span> {text}
+        <span aria-hidden="true">{mark}</span> {stale ? "Last known: " : ""}
+        {text}
       </strong>
       {reasons.length > 0 && (
         <ul>

@@ -46,6 +46,22 @@ describe("the package, installed into an empty folder", () => {
     });
   });
 
+  test("has the console built, and needs nothing to build it", async () => {
+    const module = join(folder, "node_modules/crossfade/dist/switchover/console-files.js");
+    const script = `import { consoleFiles } from ${JSON.stringify(module)};
+      const files = await consoleFiles();
+      console.log(JSON.stringify([...files].map(([path, { type }]) => [path, type])));`;
+    const { stdout } = await run("node", ["--input-type=module", "--eval", script], {
+      cwd: folder,
+      env,
+    });
+    const files = new Map(JSON.parse(stdout) as [string, string][]);
+    expect(files.get("/")).toContain("text/html");
+    expect([...files.keys()].some((path) => /^\/console\/.+\.js$/.test(path))).toBe(true);
+    const installed = readdirSync(join(folder, "node_modules"));
+    expect(installed.filter((name) => ["vite", "preact", "uplot"].includes(name))).toEqual([]);
+  });
+
   test("ships no sources and no tests", () => {
     const shipped = readdirSync(join(folder, "node_modules/crossfade"), {
       recursive: true,

@@ -5,6 +5,7 @@ import pg from "pg";
 import { onTestFinished } from "vitest";
 import type { Plan } from "../../config/plan-types.ts";
 import { runProxyRole } from "../../proxy/role.ts";
+import type { ControlRole } from "../../switchover/role.ts";
 import { startControlRole } from "../../switchover/role.ts";
 import { silentLog } from "./control.ts";
 import { itemsPlan, runWorkers } from "./controller-world.ts";
@@ -17,6 +18,12 @@ export interface ConsoleWorld {
   readonly plan: Plan;
   /** Of the console. */
   readonly url: string;
+  /** The controller, which serves the console; it starts again at the same address. */
+  readonly stopController: () => Promise<void>;
+  readonly startController: () => Promise<void>;
+}
+
+interface Traffic {
   /** Writes that were answered with anything but 200. */
   readonly failedWrites: () => number;
   readonly writes: () => number;
@@ -31,7 +38,16 @@ export const TOKENS = {
 /** The row no mapping carries: its name is empty. */
 export const REJECTED = 7;
 
-export async function consoleWorld(): Promise<ConsoleWorld> {
+/** Everything; the new app says something else about every fourth item. Reads of both are compared. */
+export async function consoleWorld(): Promise<ConsoleWorld & Traffic> {
+  const world = await idleConsoleWorld();
+  runWorkers(world.plan);
+  const traffic = startTraffic(await startProxy(world.plan));
+  return { ...world, ...traffic };
+}
+
+/** Without traffic, mirror and backfill: what the console shows and asks of a controller alone. */
+export async function idleConsoleWorld(overrides: Partial<Plan> = {}): Promise<ConsoleWorld> {
   const bare = await itemsPlan();
   await withClient(bare.old.database, (client) =>
     client.query("update items set name = '' where id = $1", [REJECTED]),
@@ -52,20 +68,28 @@ export async function consoleWorld(): Promise<ConsoleWorld> {
     },
     proxy: { ...bare.proxy, listen: { host: "127.0.0.1", port: await freePort() } },
     shadow: { ...bare.shadow, sample: 1 },
-    canary: { ...bare.canary, steps: [0.5] },
+    canary: { ...bare.canary, steps: [0.2, 0.5] },
+    approvals: { done: 1 },
     gates: { ...bare.gates, shadow: { samples: 20, mismatch: 0.5 } },
     operate: {
-      ...bare.operate,
+      listen: { host: "127.0.0.1", port: await freePort() },
       tokens: Object.entries(TOKENS)
         .map(([role, token]) => `${role}:${token}`)
         .join(","),
     },
+    ...overrides,
   };
-  const control = await startControlRole({ plan, log: silentLog });
-  onTestFinished(() => control.stop());
-  runWorkers(plan);
-  const traffic = startTraffic(await startProxy(plan));
-  return { plan, url: control.listen, ...traffic };
+  let control: ControlRole | undefined = await startControlRole({ plan, log: silentLog });
+  const url = control.listen;
+  const stopController = async () => {
+    await control?.stop();
+    control = undefined;
+  };
+  onTestFinished(stopController);
+  const startController = async () => {
+    control = await startControlRole({ plan, log: silentLog });
+  };
+  return { plan, url, stopController, startController };
 }
 
 async function startProxy(plan: Plan): Promise<string> {
@@ -92,11 +116,13 @@ async function startApp(database: string, column: "name" | "title"): Promise<str
     const id = Number(request.url?.split("/").at(-1));
     if (request.method === "PUT")
       await pool.query("update items set note = 'note ' || clock_timestamp() where id = $1", [id]);
-    const { rows } = await pool.query<object>(
+    const { rows } = await pool.query<{ name: string }>(
       `select id, ${column} as name, note from items where id = $1`,
       [id],
     );
-    return rows[0] ?? {};
+    const [item] = rows;
+    const shouted = column === "title" && id % 4 === 0 ? { name: `${item?.name}!` } : {};
+    return { ...item, ...shouted };
   };
   const server = createServer((request: IncomingMessage, response: ServerResponse) => {
     answer(request).then(
@@ -114,7 +140,7 @@ async function startApp(database: string, column: "name" | "title"): Promise<str
   return `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
 }
 
-function startTraffic(url: string) {
+function startTraffic(url: string): Traffic {
   let [writes, failed, stopped] = [0, 0, false];
   const loop = (async () => {
     for (let i = 0; !stopped; i++) {
