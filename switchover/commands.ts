@@ -13,6 +13,7 @@ import { recordedFlip, runEffect } from "./effects.ts";
 import type { Execution } from "./effects.ts";
 import { gateLimits } from "./facts.ts";
 import { DRILL_GATES, activeDirection, evaluateGates } from "./gates.ts";
+import { loseUnmirrored } from "./lose-unmirrored.ts";
 import { isRequestKind, parseArgs } from "./requests.ts";
 import type { RequestArgs } from "./requests.ts";
 import { advance, passGates, rollback } from "./walk.ts";
@@ -30,7 +31,8 @@ export async function executeRequest(
       return advance(execution, { to, ...options });
     }
     case "rollback": {
-      const { to, ...options } = parseArgs(kind, args);
+      const { to, loseUnmirrored: gone, ...options } = parseArgs(kind, args);
+      if (gone) return loseUnmirrored(execution, { to, dryRun: options.dryRun });
       return rollback(execution, { to, ...options });
     }
     case "drill":

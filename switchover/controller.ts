@@ -6,12 +6,14 @@ import {
   claimCommand,
   failOrphanedCommands,
   finishCommand,
+  isLossQueued,
   isQueued,
 } from "../store/control/commands.ts";
 import type { Command, CommandError } from "../store/control/commands.ts";
 import { addEvent } from "../store/control/history.ts";
 import type { Listener } from "../store/control/listen.ts";
 import { readMigration } from "../store/control/migration.ts";
+import type { Migration } from "../store/control/migration.ts";
 import type { ControlStore } from "../store/control/open.ts";
 import { forgetSidecars } from "../store/control/sidecars.ts";
 import { beatWorker, forgetWorkers, removeWorker } from "../store/control/workers.ts";
@@ -22,8 +24,10 @@ import type { Engine } from "./engine.ts";
 import { tryLead } from "./lead.ts";
 import type { Lead } from "./lead.ts";
 import { reconcile } from "./machine.ts";
-import { ownWork } from "./own-work.ts";
+import { disagreement, ownWork } from "./own-work.ts";
+import type { OwnWork } from "./own-work.ts";
 import { gatherFacts } from "./facts.ts";
+import type { Recovery } from "./flip-types.ts";
 import { goBack } from "./go-back.ts";
 import { Notifier } from "./notifier.ts";
 import { Watchdog } from "./watchdog.ts";
@@ -53,6 +57,8 @@ const FORGET_MS = 30_000;
 const WATCH_MS = 1_000;
 /** Between two tries of the controller's own work, e.g. a verify that does not come clean. */
 const AGAIN_MS = 10_000;
+/** Between two looks whether the sides agree about the authority. */
+const LOOK_MS = 5_000;
 
 /**
  * The controller: one leads, by a session lock; the others wait. The leader finishes what its predecessor left, executes
@@ -66,6 +72,7 @@ export class Controller {
   #leading = false;
   #work: Work | undefined;
   #ownWorkAfter = 0;
+  #lookAfter = performance.now() + LOOK_MS;
   readonly #watchdog: Watchdog | undefined;
   #watchAfter = 0;
   readonly #retained = new RetainedWalWatch();
@@ -143,11 +150,11 @@ export class Controller {
 
   /** Finishes what a predecessor left: an interrupted flip first, for nothing else may move before it is decided. */
   async #takeOver(lead: Lead): Promise<void> {
-    const { store, engine, log } = this.#options;
+    const { store, log } = this.#options;
     const { phase } = await readMigration(store);
     if (phase !== "off" && phase !== "done") {
-      const recovery = await engine.recover(AbortSignal.any([lead.signal, this.#running.signal]));
-      if (recovery.outcome !== "settled") {
+      const recovery = await this.#recover(AbortSignal.any([lead.signal, this.#running.signal]));
+      if (recovery !== undefined && recovery.outcome !== "settled") {
         await addEvent(store, { kind: "recovery", by: "controller", detail: { ...recovery } });
         log.warn({ recovery }, `controller: an interrupted flip was ${recovery.outcome}`);
       }
@@ -163,6 +170,17 @@ export class Controller {
     if (now.version === 1) return;
     for (const effect of reconcile(now.phase))
       await runEffect(this.#execution(lead, lead.signal, "controller"), effect);
+  }
+
+  /** While a database is away nobody can recover; only who gives up new goes on without (a flip needs both anyway). */
+  async #recover(signal: AbortSignal): Promise<Recovery | undefined> {
+    try {
+      return await this.#options.engine.recover(signal);
+    } catch (error) {
+      if (!(await isLossQueued(this.#options.store))) throw error;
+      this.#options.log.error({ err: error }, `controller: not recovered: ${messageOf(error)}`);
+      return undefined;
+    }
   }
 
   async #tick(lead: Lead): Promise<void> {
@@ -214,12 +232,9 @@ export class Controller {
     }
     if (performance.now() < this.#ownWorkAfter) return;
     const migration = await readMigration(this.#options.store);
-    const own = await ownWork(
-      this.#options.store,
-      this.#options.engine,
-      this.#options.plan,
-      migration,
-    );
+    const own =
+      (await this.#disagreement(migration)) ??
+      (await ownWork(this.#options.store, this.#options.engine, this.#options.plan, migration));
     if (own === undefined) return;
     this.#begin(lead, `phase ${migration.phase}`, async (signal) => {
       try {
@@ -233,6 +248,13 @@ export class Controller {
           );
       }
     });
+  }
+
+  /** A side that came back from a failover or a restore, or was given up while it was away: looked for now and then. */
+  async #disagreement({ phase }: Migration): Promise<OwnWork | undefined> {
+    if (phase === "off" || phase === "done" || performance.now() < this.#lookAfter) return;
+    this.#lookAfter = performance.now() + LOOK_MS;
+    return disagreement(await this.#options.engine.sides());
   }
 
   #begin(lead: Lead, name: string, work: (signal: AbortSignal) => Promise<void>): void {

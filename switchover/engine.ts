@@ -2,7 +2,9 @@ import type { Direction, Side } from "../config/words.ts";
 import type { Receipt } from "../store/control/history.ts";
 import type { VerifyRun } from "../store/control/verify-runs.ts";
 import type { Recovery } from "./flip-types.ts";
+import type { Attempt } from "../store/postgres/state.ts";
 import type { QuarantineCount } from "./gates.ts";
+import type { Unmirrored } from "./lose-unmirrored.ts";
 
 /**
  * What the controller lets others do: everything that touches the two sides. One seam, so that phases, gates and commands
@@ -31,6 +33,10 @@ export interface Engine {
   recover(signal: AbortSignal): Promise<Recovery>;
   /** Moves the authority and records it in the migration row; a drill stops before its decision. */
   flip(request: FlipRequest): Promise<Receipt>;
+  /** What of new old was never told; throws REFUSED while new answers or old is the authority. */
+  unmirrored(): Promise<Unmirrored>;
+  /** Makes old the authority on its own, beyond these numbers. */
+  takeBack(known: { readonly epoch: number; readonly attempt: number }): Promise<Attempt>;
   countQuarantine(direction: Direction): Promise<QuarantineCount>;
   listQuarantine(direction: Direction): Promise<readonly QuarantinedKey[]>;
   /** Syncs quarantined keys again (all, or these); returns how many were tried. */

@@ -24,6 +24,7 @@ const KINDS = [
   "quarantine-accept",
   "maintenance",
   "drop-old",
+  "lose-unmirrored",
 ];
 const LOOK_MS = 500;
 const TRIES = 5;

@@ -1,5 +1,6 @@
 import type { Plan } from "../config/plan-types.ts";
 import { phaseIndex } from "../config/words.ts";
+import type { Side } from "../config/words.ts";
 import { progress } from "../store/control/chunk-ledger.ts";
 import { addEvent } from "../store/control/history.ts";
 import { setMigration } from "../store/control/migration.ts";
@@ -7,12 +8,14 @@ import type { Migration } from "../store/control/migration.ts";
 import type { ControlStore } from "../store/control/open.ts";
 import { runEffect, verifyUntilClean } from "./effects.ts";
 import type { Execution } from "./effects.ts";
-import type { Engine } from "./engine.ts";
+import type { Engine, SideStatus } from "./engine.ts";
 import { gatherFacts, gateLimits } from "./facts.ts";
 import { activeDirection, evaluateGates } from "./gates.ts";
 
 /** What a controller does without being asked: what the phase needs and nobody has done, e.g. after a crash in the middle. */
 export type OwnWork = (execution: Execution) => Promise<unknown>;
+
+type SideStatuses = Readonly<Record<Side, SideStatus>>;
 
 const POLL_MS = 500;
 
@@ -43,6 +46,20 @@ export async function ownWork(
     return blocking.length === 1 && blocking[0]?.name === "verify" ? verifyUntilClean : undefined;
   }
   return undefined;
+}
+
+/**
+ * The state rows say different things and no flip runs here: a database failed over or was restored, or new was given up
+ * while it was away. Recovery brings them to one authority, the one with the higher epoch, before anything is synced.
+ */
+export function disagreement({ old, new: next }: SideStatuses): OwnWork | undefined {
+  if (!old.reachable || !next.reachable || old.state === null || next.state === null) return;
+  if (old.state.epoch === next.state.epoch && old.state.authority === next.state.authority) return;
+  return async ({ engine, store, ending, by, log }) => {
+    const recovery = await engine.recover(ending);
+    await addEvent(store, { kind: "recovery", by, detail: { ...recovery } });
+    log.warn({ recovery }, "controller: the sides disagreed about the authority");
+  };
 }
 
 /**

@@ -10,6 +10,7 @@ import { gateLimits, gatherFacts, machineFacts } from "./facts.ts";
 import { ROLLBACK_GATES_OF, blocks, describeGate, evaluateGates, gatesInto } from "./gates.ts";
 import type { Gate, GateFacts, GateResult } from "./gates.ts";
 import { runHooks } from "./hooks.ts";
+import type { Unmirrored } from "./lose-unmirrored.ts";
 import { transition } from "./machine.ts";
 import type { Effect, MachineEvent, MachineState, Transition } from "./machine.ts";
 
@@ -48,6 +49,8 @@ export interface WalkStep {
 export interface WalkResult extends Standing {
   readonly steps: readonly WalkStep[];
   readonly receipt: Receipt | null;
+  /** With --lose-unmirrored: what is given up. */
+  readonly lost?: Unmirrored;
   readonly why?: string;
 }
 

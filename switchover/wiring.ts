@@ -2,7 +2,7 @@ import { planBackfill } from "../backfill/plan-chunks.ts";
 import { retryQuarantined } from "../backfill/retry.ts";
 import { runVerify } from "../backfill/verify.ts";
 import { redact } from "../config/describe.ts";
-import { messageOf } from "../config/errors.ts";
+import { CrossfadeError, messageOf } from "../config/errors.ts";
 import { SIDES, otherSide, sourceOf, targetOf } from "../config/words.ts";
 import type { Direction, Side } from "../config/words.ts";
 import { readMigration } from "../store/control/migration.ts";
@@ -14,6 +14,14 @@ import { refusedCount } from "../store/postgres/guard.ts";
 import { acceptLoss, listQuarantine } from "../store/postgres/quarantine.ts";
 import { changedShapes } from "../store/postgres/shape-watch.ts";
 import { findState } from "../store/postgres/state.ts";
+import type { Attempt } from "../store/postgres/state.ts";
+import {
+  disarmOld,
+  readFollowedUpTo,
+  refuseAuthority,
+  takeBack,
+} from "../store/postgres/take-back.ts";
+import { isSameDatabase } from "../store/postgres/compile.ts";
 import { compileBoth, ensureFeed, onSide } from "./both-sides.ts";
 import type { Wiring } from "./both-sides.ts";
 import { columnSources } from "./column-sources.ts";
@@ -21,6 +29,7 @@ import type { Engine, FlipRequest, QuarantinedKey, SideStatus } from "./engine.t
 import { openFleet } from "./fleet.ts";
 import { recover } from "./flip-recover.ts";
 import type { FlipDeps, Receipt, Recovery } from "./flip-types.ts";
+import type { Unmirrored } from "./lose-unmirrored.ts";
 import { runFlip } from "./flip.ts";
 import { FRESH_MS, activeDirection } from "./gates.ts";
 import type { QuarantineCount } from "./gates.ts";
@@ -62,6 +71,8 @@ export function openRealEngine(wiring: Wiring): Engine {
     },
     recover: (signal) => recoverFlip(wiring, signal),
     flip: (request) => flip(wiring, request),
+    unmirrored: () => unmirrored(wiring),
+    takeBack: (known) => takeBackOld(wiring, known),
     countQuarantine: (direction) => countQuarantine(wiring, direction),
     listQuarantine: (direction) => quarantined(wiring, direction),
     retryQuarantine: async (direction, ids) => {
@@ -154,6 +165,51 @@ async function quarantined(wiring: Wiring, direction: Direction): Promise<Quaran
     at,
     attempts,
   }));
+}
+
+async function unmirrored(wiring: Wiring): Promise<Unmirrored> {
+  const { plan, store } = wiring;
+  if (isSameDatabase(plan))
+    throw new CrossfadeError("REFUSED", "both sides are in one database: neither is gone alone");
+  const { old, new: next } = await sideStatuses(wiring);
+  if (!old.reachable) throw new CrossfadeError("DATABASE_UNREACHABLE", `old database: ${old.why}`);
+  if (next.reachable) {
+    throw new CrossfadeError("REFUSED", "new answers: nothing has to be given up", {
+      hint: "`crossfade rollback` goes back without losing a write.",
+    });
+  }
+  const followed = await onSide(wiring, "old", async (client) => {
+    await refuseAuthority(client);
+    return readFollowedUpTo(client);
+  });
+  const [mirror] = await readWorkers(store, "mirror");
+  const isReverse = mirror?.stats.direction === "reverse";
+  const until = isReverse
+    ? new Date(Date.now() - mirror.seenMs - mirror.stats.lag_ms).toISOString()
+    : null;
+  const { open: quarantined } = await countQuarantine(wiring, "reverse");
+  const since =
+    until === null
+      ? "no mirror has reported, so it is not known since when"
+      : `everything committed on new after ${until}`;
+  const why = `lost is what old was not told: ${since}, beyond fence ${followed.fence ?? "none"} of its log${quarantined === 0 ? "" : `, and ${quarantined} quarantined keys`} (new does not answer: ${next.why})`;
+  return { ...followed, mirrored_until: until, quarantined, why };
+}
+
+async function takeBackOld(
+  wiring: Wiring,
+  known: { readonly epoch: number; readonly attempt: number },
+): Promise<Attempt> {
+  return onSide(wiring, "old", async (client) => {
+    const attempt = await takeBack(client, known);
+    await disarmOld(client, attempt).catch((error: unknown) =>
+      wiring.log.warn(
+        { err: error },
+        `the guard of the old side stays armed for now: ${messageOf(error)}`,
+      ),
+    );
+    return attempt;
+  });
 }
 
 async function countQuarantine(wiring: Wiring, direction: Direction): Promise<QuarantineCount> {

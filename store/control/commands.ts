@@ -129,6 +129,15 @@ export async function isQueued(store: ControlStore, kinds: readonly string[]): P
   return rows.length > 0;
 }
 
+/** Whether somebody has asked to go back without new. */
+export async function isLossQueued(store: ControlStore): Promise<boolean> {
+  const rows = await query(
+    store,
+    `select 1 from ${store.table("command")} where state = 'queued' and kind = 'rollback' and args->>'loseUnmirrored' = 'true' limit 1`,
+  );
+  return rows.length > 0;
+}
+
 /** Records how a running command ended and wakes whoever waits for it. False if it was not running any more. */
 export async function finishCommand(
   store: ControlStore,
