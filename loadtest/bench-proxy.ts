@@ -5,6 +5,8 @@ import { fileURLToPath } from "node:url";
 import autocannon from "autocannon";
 import { freePort } from "../examples/support/embedded-postgres.ts";
 import { benchOptions, printReport, Recorder } from "./bench.ts";
+import { causalCost, untilAnswers } from "./causal-cost.ts";
+import { PROXY_NODE_FLAGS } from "../cli/proxy-processes.ts";
 import { startRole, untilReady } from "./cli.ts";
 import { allowedConnections, openIdle } from "./idle-connections.ts";
 import { rssMb } from "./memory.ts";
@@ -15,7 +17,7 @@ import { startBenchWorld, execute } from "./world.ts";
 /**
  * 1 KB GET: what the sidecar adds to the median at 500 requests/s, and requests/s at saturation, beside going direct, nginx, a
  * bare undici proxy and plain @fastify/http-proxy. Every target is a process of its own; rounds alternate. Then the sidecar's
- * memory under many idle connections.
+ * memory under many idle connections, and what `consistency: causal` costs.
  */
 const options = benchOptions();
 const ROUNDS = options.quick ? 1 : 5;
@@ -38,6 +40,10 @@ const { file } = world.writePlan({
   new: { database: world.newUrl, app: upstream.url },
   forward: { t: { from: "t" } },
   proxy: { listen: `127.0.0.1:${port}`, client: { by: ["header:authorization", "ip"] } },
+  // Both sides are one app that does no work: there is little to compare before going on.
+  shadow: { sample: "100%" },
+  canary: { steps: ["50%"], stay: "1ms" },
+  gates: { shadow: { samples: 1 }, canary: { samples: 0 } },
 });
 const roles = [startRole("control", file)];
 try {
@@ -67,6 +73,10 @@ try {
     }
   }
   await memory(sidecar, proxy.pid);
+  roles.push(startRole("mirror", file), startRole("backfill", file));
+  await proxy.stop();
+  const cost = await causalCost(file, { rounds: ROUNDS, seconds: options.quick ? 1 : 5 });
+  for (const [name, ms] of Object.entries(cost)) recorder.add(name, "ms", ms);
 } finally {
   await Promise.all(roles.map((role) => role.stop()));
   for (const child of [upstream, undici, httpProxy]) child.stop();
@@ -135,9 +145,11 @@ async function startProcess(
   script: string,
   ...args: string[]
 ): Promise<{ url: string; stop(): void }> {
+  // The references run as the sidecar does.
+  const flags = script === "reference-proxies.ts" ? PROXY_NODE_FLAGS : [];
   const child = spawn(
     process.execPath,
-    [fileURLToPath(new URL(script, import.meta.url)), ...args],
+    [...flags, fileURLToPath(new URL(script, import.meta.url)), ...args],
     { stdio: ["ignore", "pipe", "inherit", "ipc"] },
   );
   const [line] = (await once(
@@ -145,13 +157,4 @@ async function startProcess(
     "line",
   )) as [string];
   return { url: `http://127.0.0.1:${line}`, stop: () => child.disconnect() };
-}
-
-async function untilAnswers(url: string): Promise<void> {
-  for (let attempt = 0; attempt < 100; attempt += 1) {
-    const answer = await fetch(url).catch(() => undefined);
-    if (answer?.status === 200) return;
-    await new Promise((resolve) => setTimeout(resolve, 100));
-  }
-  throw new Error(`${url} does not answer`);
 }

@@ -47,10 +47,11 @@ function print(
         .map(countText)
         .join(", "),
     ]);
-  const holds = flips.receipts.map(({ hold_ms }) => hold_ms?.max ?? Number.NaN);
+  // 0: none was held, or nobody flipped.
+  const longest = Math.max(0, ...flips.receipts.map(({ hold_ms }) => hold_ms?.max ?? 0));
   table.push([
     "flips",
-    `${flips.receipts.length} (${flips.undone.length} more undone), longest hold ${Math.max(...holds).toFixed(1)} ms`,
+    `${flips.receipts.length} (${flips.undone.length} more undone), longest hold ${longest.toFixed(1)} ms`,
   ]);
   table.push([
     "memory",
