@@ -7,6 +7,7 @@ import { readCatalog } from "../store/postgres/catalog.ts";
 import { compileDirection, mappedTables } from "../store/postgres/compile.ts";
 import { tryReplicaRole } from "../store/postgres/engine.ts";
 import type { CompiledDirection } from "../store/postgres/mapping.ts";
+import { duplicateKeys } from "../store/postgres/plan-keys.ts";
 import {
   applicationName,
   closeSession,
@@ -47,6 +48,7 @@ export async function validatePlan(plan: Plan): Promise<Validated> {
       tables: tables[side],
       logged: directions.find(({ source }) => source === side)?.logged ?? [],
     });
+  await refuseDuplicateKeys(plan, directions, sessions);
   for (const compiled of directions) {
     if (!(await tryReplicaRole(await sessions.open(compiled.target))))
       refuseActions(compiled, plan);
@@ -64,6 +66,24 @@ function refuseSamePlace(plan: Plan, facts: Readonly<Record<Side, SideFacts>>): 
   const message =
     "is the same database and schema as old under another address, expected another database or another schema";
   throw new PlanError(plan.file, [{ path: "new", message }]);
+}
+
+/** A key that the plan names has no index that keeps it unique: the rows themselves are looked at. */
+async function refuseDuplicateKeys(
+  plan: Plan,
+  directions: readonly CompiledDirection[],
+  sessions: Sessions,
+): Promise<void> {
+  const issues: PlanIssue[] = [];
+  for (const compiled of directions)
+    issues.push(
+      ...(await duplicateKeys(
+        await sessions.open(compiled.source),
+        compiled,
+        plan[compiled.direction],
+      )),
+    );
+  if (issues.length > 0) throw new PlanError(plan.file, issues);
 }
 
 /** Problems of both directions at once. */

@@ -41,7 +41,7 @@ export async function compileMapping(
   if (target.key.length === 0) {
     issues.push({
       path: plan.path,
-      message: `table ${target.name} has neither a primary key nor a unique index over not-null columns`,
+      message: `table ${target.name} has neither a primary key nor a unique index over not-null columns, and rows are written by that key: create a unique index over columns that are not null`,
     });
     return undefined;
   }

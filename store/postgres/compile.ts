@@ -14,6 +14,7 @@ import {
   type Reader,
   type ReaderColumn,
 } from "./mapping.ts";
+import { withPlanKeys } from "./plan-keys.ts";
 
 /** Both sides live in one database: server, port and database name are the same. */
 export function isSameDatabase(plan: Plan): boolean {
@@ -28,13 +29,19 @@ export function isSameDatabase(plan: Plan): boolean {
  * Resolves the mappings of a direction against both databases: every table, column and type exists, every expression
  * is valid SQL where it will run. Changes nothing. Throws PlanError with all problems at once.
  */
-export async function compileDirection(input: CompileInput): Promise<CompiledDirection> {
-  const { plan, direction } = input;
+export async function compileDirection(given: CompileInput): Promise<CompiledDirection> {
+  const { plan, direction } = given;
   const set = direction === "forward" ? plan.forward : plan.reverse;
   if (set === undefined)
     throw new PlanError(plan.file, [{ path: direction, message: "is not in the plan" }]);
   const issues: PlanIssue[] = [];
-  const mappings = expandSet(set, direction, input, issues);
+  const mappings = expandSet(set, direction, given, issues);
+  const input = {
+    ...given,
+    sourceCatalog: withPlanKeys(given.sourceCatalog, mappings, issues),
+  };
+  // What is wrong with a key makes everything after it look wrong.
+  if (issues.length > 0) throw new PlanError(plan.file, issues);
   const source = sourceOf(direction);
   const target = targetOf(direction);
   const tables = loggedTables(mappings, input, issues);
@@ -169,7 +176,7 @@ async function compileDriver(
   if (logged.table.key.length === 0) {
     issues.push({
       path: `${own[0]?.path ?? name}.from`,
-      message: `table ${name} has neither a primary key nor a unique index over not-null columns; add one, so that its rows can be told apart`,
+      message: `table ${name} has neither a primary key nor a unique index over not-null columns; add one, or name the columns that tell its rows apart (from: { table: ${name}, key: [column] })`,
     });
     return undefined;
   }
@@ -179,6 +186,7 @@ async function compileDriver(
     number: logged.number,
     table: logged.table,
     key,
+    uniqueKey: own.every(({ from }) => from.key === undefined),
     mapperKey: await mapperColumns(
       key.map((column) => ({ name: column.name, type: column.baseType })),
       input,

@@ -27,6 +27,8 @@ export interface Driver {
   readonly number: number;
   readonly table: Table;
   readonly key: readonly Column[];
+  /** false: nothing but the plan's word says that no two rows have one key. */
+  readonly uniqueKey: boolean;
   /** The key with the types it has where expressions run: a type of the source's schema may have another name there. */
   readonly mapperKey: readonly ReaderColumn[];
   readonly readers: readonly Reader[];
@@ -128,6 +130,11 @@ export function allMappings(
  */
 export function rowsTravel(compiled: CompiledDirection, reader: Reader): boolean {
   return compiled.direction === "forward" && (!compiled.sameDatabase || reader.query !== undefined);
+}
+
+/** A reader may return several rows for one key, and which of them is meant nobody knows. */
+export function mayRepeat(driver: Driver, reader: Reader): boolean {
+  return reader.query !== undefined || !driver.uniqueKey;
 }
 
 /** True if every source key can be read off the target rows it owns. */

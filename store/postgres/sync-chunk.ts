@@ -1,6 +1,6 @@
 import { stripeOfChunk } from "./chunks.ts";
 import { mapperOf } from "./key-scope.ts";
-import type { Driver, Mapping, Reader } from "./mapping.ts";
+import { type Driver, type Mapping, mayRepeat, type Reader } from "./mapping.ts";
 import type { Refusal } from "./quarantine.ts";
 import { recordRefused } from "./record-refused.ts";
 import { stageChunk } from "./stage.ts";
@@ -8,7 +8,14 @@ import { sqlState } from "./session.ts";
 import { run } from "./statement.ts";
 import { isRefusal, syncKeys } from "./sync-keys.ts";
 import { type SyncContext, type SyncTransaction, syncTransaction } from "./sync.ts";
-import { type KeyRange, plainInsertSql, probeSql, rejectedSelect, upsertSql } from "./sync-sql.ts";
+import {
+  type KeyRange,
+  plainInsertSql,
+  probeSql,
+  rejectedSelect,
+  repeatedSelect,
+  upsertSql,
+} from "./sync-sql.ts";
 import { runOnceInSync } from "./travel.ts";
 
 /** Keys a careful sync takes at a time. */
@@ -44,7 +51,7 @@ export async function syncChunk(
   try {
     return await syncTransaction(context, [scope], async () => mergeChunk(context, driver, chunk));
   } catch (error) {
-    if (!isRefusal(error)) throw error;
+    if (!isRefusal(error) && !(error instanceof RepeatedKey)) throw error;
     return syncTransaction(context, [scope], (transaction) =>
       syncChunkCarefully(context, transaction, driver, chunk),
     );
@@ -71,6 +78,7 @@ async function mergeChunk(
     }
     await recordRefused(context, driver, refusals);
     refused += refusals.length;
+    if (mayRepeat(driver, reader)) await refuseRepeated(context, driver, staged.raw);
     rows = Math.max(rows, await countRows(context, staged.raw));
   }
   return { rows, refused };
@@ -101,6 +109,15 @@ async function putRows(context: SyncContext, mapping: Mapping, mapped: string): 
 async function someExist(context: SyncContext, mapping: Mapping, mapped: string): Promise<boolean> {
   const [row] = await run(context.target, probeSql(mapping, mapped, PROBED_ROWS));
   return row?.[0] === "true";
+}
+
+/** Several rows have one key: the chunk is synced again by keys, which tells which. */
+class RepeatedKey extends Error {}
+
+async function refuseRepeated(context: SyncContext, driver: Driver, raw: string): Promise<void> {
+  const sql = `${repeatedSelect(driver, raw)} limit 1`;
+  if ((await runOnceInSync(context, mapperOf(context), sql)).length > 0)
+    throw new RepeatedKey(`${driver.name}: more than one row for a key`);
 }
 
 async function countRows(context: SyncContext, raw: string): Promise<number> {

@@ -10,13 +10,13 @@ import {
   rawRelation,
   readRows,
 } from "./key-scope.ts";
-import { type Driver, type Mapping, type Reader, rowsTravel } from "./mapping.ts";
+import { type Driver, type Mapping, mayRepeat, type Reader, rowsTravel } from "./mapping.ts";
 import { clearHealed, type Refusal } from "./quarantine.ts";
 import { recordRefused } from "./record-refused.ts";
 import { sqlState } from "./session.ts";
 import { run } from "./statement.ts";
 import type { SyncContext, SyncTransaction } from "./sync.ts";
-import { applySql, type ApplyOptions, rejectedSelect } from "./sync-sql.ts";
+import { applySql, type ApplyOptions, rejectedSelect, repeatedSelect } from "./sync-sql.ts";
 import { runInSync } from "./travel.ts";
 
 export interface KeySyncOptions extends ApplyOptions {
@@ -140,8 +140,11 @@ async function rejectedKeys(
 ): Promise<Map<string, string>> {
   const { driver, reader, mapping } = part;
   const rejected = new Map<string, string>();
-  for (const key of duplicateKeys(context, driver, reader, scope))
-    rejected.set(key, "the query returns more than one row for this key");
+  for (const key of await repeatedKeys(context, driver, reader, scope))
+    rejected.set(
+      key,
+      `${reader.query === undefined ? "the table has" : "the query returns"} more than one row for this key`,
+    );
   if (scope.keys.length === 0) return rejected;
   const raw = rawRelation(context, driver, reader, scope);
   const sql = rejectedSelect(driver, mapping, raw.sql);
@@ -152,13 +155,21 @@ async function rejectedKeys(
   return rejected;
 }
 
-function duplicateKeys(
+/** Keys (as JSON) for which there is more than one row. */
+async function repeatedKeys(
   context: SyncContext,
   driver: Driver,
   reader: Reader,
   scope: KeyScope,
-): string[] {
-  if (reader.query === undefined || !rowsTravel(context.compiled, reader)) return [];
+): Promise<string[]> {
+  if (!mayRepeat(driver, reader) || scope.keys.length === 0) return [];
+  if (!rowsTravel(context.compiled, reader)) {
+    const raw = rawRelation(context, driver, reader, scope);
+    const sql = repeatedSelect(driver, raw.sql);
+    return (await runInSync(context, mapperOf(context), sql, raw.values)).map((key) =>
+      JSON.stringify(key),
+    );
+  }
   const seen = new Set<string>();
   return scope.rows
     .map((row) => JSON.stringify(keyOf(driver, reader, row)))

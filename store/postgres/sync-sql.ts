@@ -147,6 +147,12 @@ export function rejectedSelect(driver: Driver, mapping: Mapping, raw: string): s
   return `select * from (select ${keys}, case ${reason} end as cf_reason from ${raw} as ${alias}${where}) cf_r where cf_reason is not null`;
 }
 
+/** Keys for which `raw` has more than one row. */
+export function repeatedSelect(driver: Driver, raw: string): string {
+  const keys = driver.key.map((key) => `cf_s.${ident(key.name)}`).join(", ");
+  return `select ${keys} from ${raw} cf_s group by ${keys} having count(*) > 1`;
+}
+
 /** The values of the own columns for the keys in `keys` (a parenthesised relation of the key columns). */
 export function ownedSelect(
   driver: Driver,
