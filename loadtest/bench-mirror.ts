@@ -1,14 +1,21 @@
+import { parseArgs } from "node:util";
 import pg from "pg";
-import { benchOptions, percentile, printReport, Recorder } from "./bench.ts";
+import { percentile, printReport, Recorder } from "./bench.ts";
 import { crossfade, startRole, untilReady } from "./cli.ts";
 import { type BenchWorld, execute, startBenchWorld } from "./world.ts";
 
 /**
  * Following the log, beside Postgres' own logical replication between the same two servers, in alternating rounds:
  * commit on old → visible on new at low load; draining a backlog of single-row transactions; and what the source still
- * does with the mirror running, against a table that nobody captures.
+ * does with the mirror running, against a table that nobody captures. And how many changes of a hot row one sync is for.
  */
-const options = benchOptions();
+const { values: options } = parseArgs({
+  options: {
+    json: { type: "boolean", default: false },
+    quick: { type: "boolean", default: false },
+    feed: { type: "string", default: "trigger" },
+  },
+});
 const ROUNDS = options.quick ? 1 : 3;
 const SAMPLES = options.quick ? 150 : 300;
 const BACKLOG = options.quick ? 10_000 : 100_000;
@@ -35,7 +42,10 @@ try {
     world.newUrl,
     `create subscription native connection '${world.oldUrl}' publication native`,
   );
-  const { file } = world.writePlan({ forward: { ours: { from: "ours" } } });
+  const { file } = world.writePlan({
+    feed: options.feed,
+    forward: { ours: { from: "ours" } },
+  });
   const roles = ["control", "mirror", "backfill"].map((role) => startRole(role, file));
   try {
     await untilReady(file);
@@ -50,7 +60,7 @@ try {
 }
 printReport(
   {
-    bench: "mirror",
+    bench: options.feed === "trigger" ? "mirror" : `mirror-${options.feed}`,
     rounds: ROUNDS,
     results: recorder.results(),
     ratios: {
@@ -76,6 +86,15 @@ async function measure(bench: BenchWorld, file: string): Promise<void> {
   await untilEqual(bench, "ours");
   recorder.add("native_source", "writes/s", (await write(bench, "native", { ms: LOAD_MS })).rate);
   await untilEqual(bench, "native");
+  const before = await passes(bench);
+  const hot = await write(bench, "ours", { ms: LOAD_MS / 2, rows: 1 });
+  await untilEqual(bench, "ours");
+  recorder.add("hot_row", "writes/s", hot.rate);
+  recorder.add(
+    "hot_row_coalescing",
+    "changes/sync",
+    hot.written / ((await passes(bench)) - before),
+  );
   recorder.add(
     "drained",
     "transactions/s",
@@ -130,7 +149,7 @@ async function visible(bench: BenchWorld, table: Table): Promise<number[]> {
 async function write(
   bench: BenchWorld,
   table: Table,
-  until: { ms?: number; count?: number },
+  until: { ms?: number; count?: number; rows?: number },
 ): Promise<{ rate: number; written: number }> {
   const started = performance.now();
   let written = 0;
@@ -148,7 +167,7 @@ async function write(
         await connection.query({
           name: "write",
           text: `update ${table} set n = n + 1 where id = $1`,
-          values: [1 + (i % ROWS)],
+          values: [1 + (i % (until.rows ?? ROWS))],
         });
       }
     } finally {
@@ -178,6 +197,12 @@ async function drain(
   const ms = performance.now() - started;
   await resumed;
   return written / (Math.max(1, ms) / 1_000);
+}
+
+/** Passes of the mirror so far: each syncs a row at most once. */
+async function passes(bench: BenchWorld): Promise<number> {
+  const { rows } = await execute(bench.newUrl, "select pass::int as pass from crossfade.position");
+  return rows[0].pass as number;
 }
 
 async function untilEqual(bench: BenchWorld, table: Table): Promise<void> {

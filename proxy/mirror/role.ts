@@ -35,10 +35,10 @@ const HEARTBEAT_MS = 400;
 /** A mirror that was not seen for this long is taken over. */
 const DEAD_MS = 5_000;
 /**
- * After a pass with this many changes and no fence, let some more gather: passes without end cost the source more than
- * a few milliseconds of lag are worth. A fence ends the wait at once.
+ * After a pass with this many changes and no fence, let more gather, and the longer the more there were: what a pass costs by
+ * itself is then shared by many changes, and a hot row is synced once. Somebody who waits has written a fence, which ends the wait at once.
  */
-const BUSY = { changes: 4, gatherMs: 8 } as const;
+const BUSY = { changes: 4, gatherMs: 4, perChangeMs: 0.2, mostMs: 50 } as const;
 /** How often a mirror with nothing to do looks whether its tables and triggers are what they were. */
 const LOOK_MS = 500;
 /** How long to wait when the log is empty: short after traffic, longer the longer it is quiet. */
@@ -342,7 +342,7 @@ class MirrorRole {
       };
       if (result.fenceRead) this.#news.announce(this.#stats.epoch, result.fence);
       else if (result.size >= BUSY.changes && !result.full)
-        await this.#running.sleep(BUSY.gatherMs);
+        await this.#running.sleep(gatherFor(result.size));
     }
   }
 
@@ -354,6 +354,10 @@ class MirrorRole {
     // The control store learns of a flip after the databases; they decide, by STALE.
     return migration.epoch <= this.#stats.epoch || directionFrom(migration.authority) === direction;
   }
+}
+
+function gatherFor(changes: number): number {
+  return Math.min(BUSY.mostMs, BUSY.gatherMs + changes * BUSY.perChangeMs);
 }
 
 /** How long to wait before looking again, by how long the log has been empty. */
