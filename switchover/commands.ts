@@ -139,6 +139,7 @@ async function acceptQuarantine(
 ): Promise<unknown> {
   const direction = await mirroredDirection(store);
   const person = args.as ?? by;
+  const key = (await engine.listQuarantine(direction)).find(({ id }) => id === args.id);
   if (
     !(await engine.acceptQuarantine(direction, { id: args.id, by: person, reason: args.reason }))
   ) {
@@ -149,7 +150,7 @@ async function acceptQuarantine(
   await addEvent(store, {
     kind: "quarantine-accept",
     by: person,
-    detail: { id: args.id, reason: args.reason },
+    detail: { id: args.id, mapping: key?.mapping, key: key?.key.join(", "), reason: args.reason },
   });
   return { accepted: args.id };
 }

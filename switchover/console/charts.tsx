@@ -139,13 +139,13 @@ function options(plan: ChartPlan, width: number): uPlot.Options {
     height: HEIGHT,
     legend: { show: false },
     cursor: { drag: { x: false, y: false } },
-    padding: [8, 8, 0, 0],
+    padding: [8, 26, 0, 0],
     scales: {
       x: { range: (_, min, max) => xRange(min, max) },
       y: { range: (_, __, max) => [0, Math.max(1, (max ?? 0) * 1.1)] },
     },
     axes: [
-      { ...axis, space: 70, size: 26, values: "{HH}:{mm}" },
+      { ...axis, space: 70, size: 26, values: clockTimes },
       { ...axis, size: 44, space: 30 },
     ],
     series: [
@@ -160,6 +160,18 @@ function options(plan: ChartPlan, width: number): uPlot.Options {
       })),
     ],
   };
+}
+
+/** With seconds where minutes alone would repeat themselves. */
+function clockTimes(_: uPlot, at: number[]): string[] {
+  const seconds = at.some((time) => time % 60 !== 0);
+  return at.map((time) =>
+    new Date(time * 1000).toLocaleTimeString("en-GB", {
+      hour: "2-digit",
+      minute: "2-digit",
+      ...(seconds ? { second: "2-digit" } : {}),
+    }),
+  );
 }
 
 /** Recent: always five minutes, so that the picture moves and does not stretch. */

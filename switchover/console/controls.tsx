@@ -79,7 +79,13 @@ function Advance({ status }: { readonly status: Status }) {
   const next = PHASES[phaseIndex(status.phase) + 1];
   return (
     <button type="button" class="advance" onClick={() => void advanceDialog()}>
-      {status.phase === "canary" ? "Advance…" : `Advance to ${next}…`}
+      {status.phase === "canary" ? (
+        "Advance…"
+      ) : (
+        <>
+          Advance<span class="if-wide"> to {next}</span>…
+        </>
+      )}
     </button>
   );
 }

@@ -1,7 +1,7 @@
 import { signal } from "@preact/signals";
 import { Card, Explained } from "./explain.tsx";
 import { clock, ms, plural } from "./format.ts";
-import { may, now, quarantine, timeline } from "./state.ts";
+import { may, now, quarantine, status, timeline } from "./state.ts";
 import type { DatedReceipt, TimelineEntry } from "./state.ts";
 import { acceptDialog, run } from "./actions.ts";
 import { since } from "./format.ts";
@@ -28,7 +28,7 @@ export function Quarantine() {
       }
     >
       {keys.length === 0 ? (
-        <p class="soft">Empty: every row could be carried over.</p>
+        <p class="soft">{emptyMeaning()}</p>
       ) : (
         <>
           <p class="soft">
@@ -86,6 +86,14 @@ export function Quarantine() {
       )}
     </Card>
   );
+}
+
+function emptyMeaning(): string {
+  const { phase, authority } = status.value ?? {};
+  if (phase === "off") return "Nothing is mirrored yet.";
+  if (phase === "done")
+    return "Nothing is mirrored any more. The timeline says whose loss was accepted, and by whom.";
+  return `Empty: every row of ${authority} could be carried over.`;
 }
 
 const SHOWN = 12;
@@ -160,7 +168,7 @@ function describe({ kind, detail }: TimelineEntry): string {
     case "quarantine-retry":
       return `${text("tried")} tried, ${text("left")} left`;
     case "quarantine-accept":
-      return `${text("id")}: ${text("reason")}`;
+      return `${text("mapping")} ${text("key")}: ${text("reason")}`;
     default:
       return text("why");
   }

@@ -44,9 +44,9 @@ export const range = signal<SeriesRange>("recent");
 export const offline = signal<string | null>(null);
 export const now = signal(Date.now());
 
-/** The speed of the mirror, from the newest points that know it. */
+/** The speed of the mirror, from the newest of the last points that knows it: older ones say nothing of now. */
 export const keysPerSecond = computed(
-  () => series.value?.keys_per_s.findLast((value) => value !== null) ?? null,
+  () => series.value?.keys_per_s.slice(-3).findLast((value) => value !== null) ?? null,
 );
 
 const SERIES_MS = 2_000;
@@ -125,9 +125,9 @@ function show(read: Status): void {
   status.value = read;
   statusAt.value = Date.now();
   offline.value = null;
-  // Before anything is installed there is no list to ask for.
-  if (read.quarantine === 0) quarantine.value = [];
-  else if (before?.quarantine !== read.quarantine) void refreshQuarantine();
+  // Accepted keys are in the list and not in the number: it is asked for whatever the number says.
+  const moved = before?.quarantine !== read.quarantine || before.phase !== read.phase;
+  if (moved || before.authority !== read.authority) void refreshQuarantine();
 }
 
 async function guarded(work: () => Promise<void>): Promise<void> {
@@ -197,7 +197,10 @@ async function stream(signal: AbortSignal): Promise<void> {
 
 function onEvent({ event, data }: StreamEvent): void {
   if (event === "status") show(JSON.parse(data) as Status);
-  if (event === "timeline") add([JSON.parse(data) as TimelineEntry]);
+  if (event !== "timeline") return;
+  const entry = JSON.parse(data) as TimelineEntry;
+  add([entry]);
+  if (entry.kind.startsWith("quarantine")) void refreshQuarantine();
 }
 
 export function messageOf(error: unknown): string {

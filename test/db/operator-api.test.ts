@@ -96,7 +96,7 @@ test("who confirms what somebody else has done already is refused, and goes no s
   });
   expect(preview.json()).toMatchObject({ result: from });
   const answers = await Promise.all([post(), post()]);
-  expect(answers.map((answer) => answer.statusCode).toSorted()).toEqual([200, 409]);
+  expect(new Set(answers.map((answer) => answer.statusCode))).toEqual(new Set([200, 409]));
   expect(answers.find((answer) => answer.statusCode === 409)?.json()).toMatchObject({
     error: {
       code: "REFUSED",

@@ -116,6 +116,7 @@ async function pictures(page: Page, name: string): Promise<void> {
     [390, 844],
   ] as const) {
     await page.setViewportSize({ width, height });
+    await page.evaluate("scrollTo(0, 0)");
     expect(
       await page.evaluate("document.documentElement.scrollWidth - innerWidth"),
       `${name} at ${width} px is as wide as the screen`,
@@ -193,6 +194,8 @@ describe.skipIf(!installed)(
       await page.getByLabel("Reason").fill("an empty test row");
       await click(page, "Accept the loss");
       await done(page, `Loss of test.items ${REJECTED}: done`);
+      await card(page, "Quarantine").locator(".pill", { hasText: "accepted" }).waitFor();
+      await page.getByText(`test.items ${REJECTED}: an empty test row by Ada`).waitFor();
       const mismatch = page.locator(".mismatch", { hasText: "GET /items/:id at $.name" });
       await mismatch.locator("summary").click();
       await mismatch.locator("pre", { hasText: /^"name \d+!"$/ }).waitFor();
