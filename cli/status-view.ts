@@ -55,7 +55,7 @@ export function gateText(gate: Gate): string {
     gate.state
   ];
   const limit = gate.limit === null ? "" : ` (limit ${gate.limit})`;
-  return `${mark} ${gate.name}${gate.value === null ? "" : ` ${gate.value}`}${limit}${gate.why === null ? "" : `: ${gate.why}`}`;
+  return `${mark} ${gate.name}${gate.value === null ? "" : ` ${gate.value}`}${limit}: ${gate.why}`;
 }
 
 export function mirrorText(mirror: MirrorStatus): string {

@@ -41,7 +41,8 @@ export interface Gate {
   readonly limit: string | number | null;
   /** How many observations the verdict rests on, where it rests on a count. */
   readonly samples?: number;
-  readonly why: string | null;
+  /** A sentence, also of what passes. */
+  readonly why: string;
 }
 
 /** A verdict, and whether waiting or a verify run may change it: `--wait` waits only for those. */
@@ -68,7 +69,11 @@ export interface GateFacts {
   /** Of the active direction; a text says why it cannot be read. */
   readonly quarantine: QuarantineCount | string;
   readonly sidecars: readonly SidecarSeen[];
-  readonly approvals: readonly { readonly phase: Phase; readonly name: string }[];
+  readonly approvals: readonly {
+    readonly phase: Phase;
+    readonly name: string;
+    readonly reason?: string | undefined;
+  }[];
   /** Going to write-new without a reverse mapping was confirmed, now or before. */
   readonly noWayBack: boolean;
   /** How long the migration has been in its phase, in canary: in its step. */
@@ -198,7 +203,13 @@ function nothingMirrored(facts: GateFacts, limits: GateLimits): boolean {
 function gapGate({ migration }: GateFacts): GateResult {
   const gate = { name: "gap", limit: "none" } as const;
   if (migration.gap === undefined)
-    return { ...gate, state: "pass", value: "none", why: null, heals: "never" };
+    return {
+      ...gate,
+      state: "pass",
+      value: "none",
+      why: "neither database went back in time",
+      heals: "never",
+    };
   return {
     ...gate,
     state: "fail",
@@ -236,7 +247,8 @@ function lagGate(facts: GateFacts, limits: GateLimits): GateResult {
       value: `${Math.round(lag)} ms`,
     };
   const value = `${Math.round(lag)} ms`;
-  if (lag < limits.lagMs) return { ...gate, state: "pass", value, why: null, heals: "never" };
+  if (lag < limits.lagMs)
+    return { ...gate, state: "pass", value, why: "the mirror keeps up", heals: "never" };
   return { ...gate, state: "fail", value, why: "the mirror is behind", heals: "by-waiting" };
 }
 
@@ -259,7 +271,8 @@ function backfillGate(progress: readonly TableProgress[]): GateResult {
     const why = `${failed} chunks failed, e.g. of ${example?.table}: ${example?.error}; \`crossfade resume\` tries them again`;
     return { ...gate, state: "fail", value, why, heals: "never" };
   }
-  if (done === chunks) return { ...gate, state: "pass", value, why: null, heals: "never" };
+  if (done === chunks)
+    return { ...gate, state: "pass", value, why: "every row was copied", heals: "never" };
   return { ...gate, state: "fail", value, why: "rows are still being copied", heals: "by-waiting" };
 }
 
@@ -293,7 +306,8 @@ function verifyGate(facts: GateFacts, limits: GateLimits): GateResult {
   }
   if (clean.ageMs > limits.verifyMaxAgeMs)
     return blocked("fail", value, "the last clean comparison is too old");
-  return { ...gate, state: "pass", value, why: null, heals: "never" };
+  const why = "every mapped row was compared and none differed";
+  return { ...gate, state: "pass", value, why, heals: "never" };
 }
 
 function startedAfterBackfill(run: VerifyRun, progress: readonly TableProgress[]): boolean {
@@ -323,7 +337,14 @@ function shadowGate({ sidecars }: GateFacts, { shadow: limits }: GateLimits): Ga
     return { ...gate, state: "unknown", value, samples, why: all, heals: "by-waiting" };
   }
   if (mismatches + unjudged <= (samples + unjudged) * limits.mismatch)
-    return { ...gate, state: "pass", value, samples, why: null, heals: "never" };
+    return {
+      ...gate,
+      state: "pass",
+      value,
+      samples,
+      why: "both apps answer alike",
+      heals: "never",
+    };
   if (mismatches <= samples * limits.mismatch) {
     const why = withoutVerdict(unjudged);
     return { ...gate, state: "unknown", value, samples, why, heals: "by-waiting" };
@@ -350,7 +371,9 @@ function quarantineGate(facts: GateFacts, limits: GateLimits): GateResult {
     return { ...gate, state: "unknown", value: null, why: quarantine, heals: "by-waiting" };
   if (quarantine.open === 0) {
     const why =
-      quarantine.accepted === 0 ? null : `the loss of ${quarantine.accepted} keys is accepted`;
+      quarantine.accepted === 0
+        ? "every row is carried over"
+        : `the loss of ${quarantine.accepted} keys is accepted`;
     return { ...gate, state: "pass", value: 0, why, heals: "never" };
   }
   const why = "see `crossfade quarantine list`; repair the rows, or accept their loss";
@@ -386,14 +409,21 @@ function sidecarsGate({ sidecars, migration }: GateFacts): GateResult {
     ...gate,
     state: "pass",
     value: `${ready.length} of ${sidecars.length}`,
-    why: null,
+    why: "every sidecar follows",
     heals: "never",
   };
 }
 
 function reverseGate(facts: GateFacts, limits: GateLimits): GateResult {
   const gate = { name: "reverse", limit: "a reverse mapping, or --no-way-back" } as const;
-  if (limits.reverse) return { ...gate, state: "pass", value: "mapped", why: null, heals: "never" };
+  if (limits.reverse)
+    return {
+      ...gate,
+      state: "pass",
+      value: "mapped",
+      why: "`reverse:` keeps old whole after the flip",
+      heals: "never",
+    };
   if (facts.noWayBack)
     return {
       ...gate,
@@ -409,21 +439,23 @@ function reverseGate(facts: GateFacts, limits: GateLimits): GateResult {
 
 function approvalsGate(phase: Phase, facts: GateFacts, limits: GateLimits): GateResult {
   const needed = limits.approvals[phase] ?? 0;
-  const names = new Set(
-    facts.approvals.filter((approval) => approval.phase === phase).map((approval) => approval.name),
+  const given = facts.approvals.filter((approval) => approval.phase === phase);
+  const names = new Set(given.map(({ name }) => name));
+  const said = given.map(({ name, reason }) =>
+    reason === undefined ? name : `${name} (${reason})`,
   );
   const gate = { name: "approvals", value: names.size, limit: needed } as const;
   if (names.size >= needed)
     return {
       ...gate,
       state: "pass",
-      why: names.size === 0 ? null : [...names].join(", "),
+      why: said.length === 0 ? "none is asked for" : `approved by ${said.join(", ")}`,
       heals: "never",
     };
   return {
     ...gate,
     state: "fail",
-    why: `\`crossfade approve ${phase} --as NAME\` records one`,
+    why: `${said.length === 0 ? "" : `approved by ${said.join(", ")}; `}\`crossfade approve ${phase} --as NAME --reason TEXT\` records one`,
     heals: "by-waiting",
   };
 }
@@ -474,5 +506,5 @@ function seconds(ms: number): string {
 /** `lag: 3000 ms (limit 1000 ms): the mirror is behind` */
 export function describeGate(gate: Gate): string {
   const limit = gate.limit === null ? "" : ` (limit ${gate.limit})`;
-  return `${gate.name}: ${gate.state}, ${gate.value ?? "no value"}${limit}${gate.why === null ? "" : `: ${gate.why}`}`;
+  return `${gate.name}: ${gate.state}, ${gate.value ?? "no value"}${limit}: ${gate.why}`;
 }

@@ -47,7 +47,7 @@ const STATUS: Status = {
   verify: { state: "none", clean_at: null, missing: 0, extra: 0, different: 0, round_trip: null },
   shadow: NO_SHADOW,
   gates: [
-    { name: "lag", state: "pass", value: "3 ms", limit: "1000 ms", why: null },
+    { name: "lag", state: "pass", value: "3 ms", limit: "1000 ms", why: "the mirror keeps up" },
     {
       name: "backfill",
       state: "fail",
@@ -85,7 +85,7 @@ backfill    running   45,000 rows   80,000 rows/s
 verify      not yet
 quarantine  empty
 refused     3 writes to new that bypassed the sidecar
-gates       pass    lag 3 ms (limit 1000 ms)
+gates       pass    lag 3 ms (limit 1000 ms): the mirror keeps up
             fail    backfill 9 of 15 chunks (limit all chunks): rows are still being copied
 sidecars    host:127.0.0.1:8080   epoch 1   seen 120 ms ago`,
   );

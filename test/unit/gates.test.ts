@@ -143,6 +143,8 @@ test("with everything well every gate of every phase passes", () => {
   for (const phase of PHASES) {
     const blocking = gatesInto(phase, GOOD, LIMITS).filter((result) => result.state !== "pass");
     expect(blocking, phase).toEqual([]);
+    for (const { name, why } of gatesInto(phase, GOOD, LIMITS))
+      expect(why, name).toMatch(/\w+ \w+/);
   }
 });
 
@@ -341,6 +343,14 @@ test("approvals: distinct people, of this phase", () => {
     state: "fail",
     value: 1,
     limit: 2,
+  });
+});
+
+test("an approval's reason is shown", () => {
+  const approvals = [{ phase: "write-new" as const, name: "anna", reason: "drill at 40 ms" }];
+  expect(gate("approvals", { approvals })).toMatchObject({
+    state: "fail",
+    why: expect.stringContaining("approved by anna (drill at 40 ms)") as string,
   });
 });
 
