@@ -6,10 +6,16 @@ import type { RouteKind } from "../config/words.ts";
 export interface RouteClass {
   readonly kind: RouteKind;
   readonly pin: RoutePlan["side"];
+  /** Its name in the metrics. */
+  readonly route: string;
 }
 
-const READ: RouteClass = { kind: "read", pin: undefined };
-const WRITE: RouteClass = { kind: "write", pin: undefined };
+/** What no route of the plan names. */
+const OTHER = "other";
+const READ: RouteClass = { kind: "read", pin: undefined, route: OTHER };
+const WRITE: RouteClass = { kind: "write", pin: undefined, route: OTHER };
+/** More routes than this are `other` in the metrics: each is several series there. */
+const MAX_NAMED = 100;
 const READING_METHODS: ReadonlySet<string> = new Set(["GET", "HEAD", "OPTIONS"]);
 
 export type Classify = (method: string, url: string) => RouteClass;
@@ -21,7 +27,7 @@ export type Classify = (method: string, url: string) => RouteClass;
 export function createClassifier(routes: readonly RoutePlan[]): Classify {
   if (routes.length === 0) return byMethod;
   const router = findMyWay();
-  for (const route of routes) addRoute(router, route);
+  for (const [index, route] of routes.entries()) addRoute(router, route, index < MAX_NAMED);
   return (method, url) => {
     const found = router.find(method as findMyWay.HTTPMethod, url);
     return found === null ? byMethod(method) : (found.store as RouteClass);
@@ -34,8 +40,9 @@ function byMethod(method: string): RouteClass {
 
 type Router = ReturnType<typeof findMyWay>;
 
-function addRoute(router: Router, route: RoutePlan): void {
-  const store: RouteClass = { kind: route.kind, pin: route.side };
+function addRoute(router: Router, route: RoutePlan, isNamed: boolean): void {
+  const name = isNamed ? `${route.method} ${route.path}` : OTHER;
+  const store: RouteClass = { kind: route.kind, pin: route.side, route: name };
   const never = () => {};
   try {
     if (route.method === "*") router.all(route.path, never, store);

@@ -215,8 +215,8 @@ export class Exchange implements TransferHooks, HeldWrite, Gathered {
 
   onHead(status: number, headers: string[]): "send" | "wait" | "drop" {
     reportAlive(this.#decision, !isDead(status), this.#context);
-    if (status >= 500 && this.#mayFallBack()) return "drop";
     this.#status = status;
+    if (status >= 500 && this.#mayFallBack()) return "drop";
     this.#isEventStream =
       valueOf(headers, "content-type")?.startsWith("text/event-stream") === true;
     const verdict = this.#tokens.onHead(headers, this.#decision?.side);
@@ -316,8 +316,10 @@ export class Exchange implements TransferHooks, HeldWrite, Gathered {
   #fallBack(): void {
     const { traffic, state } = this.#context;
     if (this.#decision !== undefined) {
-      traffic.recordFallback(this.#decision.side, performance.now() - this.#startedAt);
+      const on = { side: this.#decision.side, kind: this.#class.kind, route: this.#class.route };
+      traffic.recordFallback(on, this.#status, performance.now() - this.#startedAt);
     }
+    this.#status = 0;
     if (this.#response.destroyed) return;
     this.#send({ side: state().authority, hold: false, reason: "fallback", fallback: false });
   }
@@ -327,12 +329,8 @@ export class Exchange implements TransferHooks, HeldWrite, Gathered {
     if (this.#inFlight) hold.end(this.requestId);
     this.#inFlight = false;
     if (this.#decision !== undefined) {
-      traffic.record(
-        this.#decision.side,
-        this.#class.kind,
-        failed,
-        performance.now() - this.#startedAt,
-      );
+      const on = { side: this.#decision.side, kind: this.#class.kind, route: this.#class.route };
+      traffic.record(on, this.#status, failed, performance.now() - this.#startedAt);
     }
     if (this.#heldBy !== undefined) held.answered(this.#heldBy, failed);
   }

@@ -161,6 +161,7 @@ class RunningSidecar implements Sidecar {
     const { gate, redis } = this.#causality;
     return {
       traffic: this.#traffic.summary(),
+      requests: this.#traffic.requests.report(),
       in_flight: this.#exchanges.size,
       in_flight_writes: this.#hold.inFlightWrites,
       streams: this.#tunnels.size,
@@ -262,7 +263,7 @@ class RunningSidecar implements Sidecar {
     if (socket.destroyed) return;
     const state = this.#state();
     const url = request.url ?? "/";
-    const { pin } = this.#context.classify(request.method ?? "GET", url);
+    const { pin, route: name } = this.#context.classify(request.method ?? "GET", url);
     const facts = { bucket: 0, share: 0, standing: "passed", holding: false } as const;
     const { side } = route({ state, kind: "stream", pin, ...facts });
     const started = performance.now();
@@ -282,7 +283,8 @@ class RunningSidecar implements Sidecar {
       },
       (failed) => {
         this.#tunnels.delete(socket);
-        this.#traffic.record(side, "stream", failed, performance.now() - started);
+        const on = { side, kind: "stream", route: name } as const;
+        this.#traffic.record(on, failed ? 0 : 101, failed, performance.now() - started);
       },
     );
   }

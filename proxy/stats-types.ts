@@ -1,4 +1,5 @@
 import type { RouteKind, Side } from "../config/words.ts";
+import type { RequestReport } from "../store/control/request-report.ts";
 import type { ShadowReport } from "../store/control/shadow-report.ts";
 import type { WindowReport } from "../store/control/side-reads.ts";
 
@@ -6,6 +7,8 @@ import type { WindowReport } from "../store/control/side-reads.ts";
 export interface SidecarStats {
   /** Since the sidecar started. */
   readonly traffic: readonly TrafficStats[];
+  /** The same by route and answer, for the metrics. */
+  readonly requests: readonly RequestReport[];
   readonly in_flight: number;
   readonly in_flight_writes: number;
   readonly streams: number;
@@ -40,6 +43,9 @@ export interface LatencyStats {
 export interface HeldStats {
   /** Waiting now. */
   readonly now: number;
+  /** Held since the sidecar started, and how long together those waited that wait no more. */
+  readonly total: number;
+  readonly total_seconds: number;
   /** The newest attempt that held here and is over: what its receipt needs. */
   readonly attempt: number | null;
   readonly writes: number;

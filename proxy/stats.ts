@@ -1,6 +1,7 @@
 import { ROUTE_KINDS, SIDES } from "../config/words.ts";
 import type { RouteKind, Side } from "../config/words.ts";
 import type { HoldRecorder } from "./hold.ts";
+import { RequestMetrics } from "./request-metrics.ts";
 import { LatencyHistogram } from "./latency.ts";
 import { SideWindow } from "./side-window.ts";
 import type { HeldStats, TrafficStats } from "./stats-types.ts";
@@ -14,7 +15,13 @@ interface Counter {
   readonly recent: LatencyHistogram;
 }
 
-/** Counts what passes, by side and kind. A metrics registry reads `summary()`; nothing else is needed per request. */
+export interface RecordedRequest {
+  readonly side: Side;
+  readonly kind: RouteKind;
+  readonly route: string;
+}
+
+/** Counts what passes, by side and kind. */
 export class TrafficRecorder {
   readonly #counters = Object.fromEntries(
     SIDES.map((side) => [
@@ -24,8 +31,11 @@ export class TrafficRecorder {
   ) as Record<Side, Record<RouteKind, Counter>>;
   fallbacks = 0;
   readonly window = new SideWindow();
+  readonly requests = new RequestMetrics();
 
-  record(side: Side, kind: RouteKind, failed: boolean, ms: number): void {
+  record(on: RecordedRequest, status: number, failed: boolean, ms: number): void {
+    const { side, kind } = on;
+    this.requests.record(on, status, ms);
     const counter = this.#counters[side][kind];
     counter.requests += 1;
     if (failed) counter.errors += 1;
@@ -35,9 +45,9 @@ export class TrafficRecorder {
   }
 
   /** A request failed on this side before another answered it. */
-  recordFallback(side: Side, ms: number): void {
+  recordFallback(on: RecordedRequest, status: number, ms: number): void {
     this.fallbacks += 1;
-    this.record(side, "read", true, ms);
+    this.record(on, status, true, ms);
   }
 
   summary(): TrafficStats[] {
@@ -87,6 +97,8 @@ export class HeldRecorder implements HoldRecorder {
   /** Released, and not answered yet. */
   #unanswered = 0;
   #late: NodeJS.Timeout | undefined;
+  #writes = 0;
+  #waitedMs = 0;
 
   constructor(onWhole: () => void) {
     this.#onWhole = onWhole;
@@ -106,16 +118,19 @@ export class HeldRecorder implements HoldRecorder {
   }
 
   held(attempt: number): void {
+    this.#writes += 1;
     if (attempt === this.#now.attempt) this.#now.writes += 1;
   }
 
   released(attempt: number, ms: number): void {
+    this.#waitedMs += ms;
     if (attempt !== this.#now.attempt) return;
     this.#waited(ms);
     this.#unanswered += 1;
   }
 
   refused(attempt: number, ms: number): void {
+    this.#waitedMs += ms;
     if (attempt !== this.#now.attempt) return;
     this.#waited(ms);
     this.#now.failed += 1;
@@ -135,7 +150,17 @@ export class HeldRecorder implements HoldRecorder {
 
   summary(now: number): HeldStats {
     const { attempt, writes, failed, left, durations, max } = this.#reported;
-    return { now, attempt, writes, failed, left, durations_ms: durations, max_ms: round(max) };
+    return {
+      now,
+      total: this.#writes,
+      total_seconds: this.#waitedMs / 1_000,
+      attempt,
+      writes,
+      failed,
+      left,
+      durations_ms: durations,
+      max_ms: round(max),
+    };
   }
 
   stop(): void {

@@ -4,6 +4,7 @@ import { type AnyCommand } from "../cli/command.ts";
 import { COMMANDS } from "../cli/commands.ts";
 import { planJsonSchema } from "../config/json-schema.ts";
 import { METRICS } from "../switchover/metrics.ts";
+import { SIDECAR_METRICS } from "../switchover/sidecar-metrics.ts";
 
 /** Writes the generated files of docs/; with --check it writes nothing and fails if one is not current. */
 
@@ -34,7 +35,11 @@ a gate or a guard (nothing was changed).
 }
 
 function metricsPage(): string {
-  const rows = METRICS.map(
+  const ofSidecars = SIDECAR_METRICS.map((metric) => ({
+    ...metric,
+    labels: ["sidecar", ...metric.labels],
+  }));
+  const rows = [...METRICS, ...ofSidecars].map(
     ({ name, type, labels, help }) =>
       `| \`${name}\` | ${type} | ${labels.map((label) => `\`${label}\``).join(", ")} | ${help} |`,
   );
@@ -42,7 +47,10 @@ function metricsPage(): string {
 
 What \`/metrics\` of the operator port tells, as Prometheus text; a viewer's token reads it. Alerts on it are in
 \`deploy/prometheus/alerts.yaml\`, a dashboard in \`deploy/grafana/dashboard.json\`. This page is generated from
-\`switchover/metrics.ts\`.
+\`switchover/metrics.ts\` and \`switchover/sidecar-metrics.ts\`.
+
+What has the label \`sidecar\` travels with that sidecar's heartbeat, once a second: while a sidecar cannot reach the control store
+its values stand still, and \`crossfade_sidecars_silent\` says so. They begin at 0 when it starts again.
 
 | metric | type | labels | meaning |
 |---|---|---|---|

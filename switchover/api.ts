@@ -9,6 +9,7 @@ import { readEvents, readEventsAfter, readReceipts } from "../store/control/hist
 import type { Listener } from "../store/control/listen.ts";
 import { readMigration } from "../store/control/migration.ts";
 import type { ControlStore } from "../store/control/open.ts";
+import { readSidecars } from "../store/control/sidecars.ts";
 import { activeDirection } from "./gates.ts";
 import { ApiAccess, isLoopback } from "./api-access.ts";
 import { commandDocument, runCommand, statusOf } from "./api-commands.ts";
@@ -16,6 +17,7 @@ import { streamEvents } from "./api-events.ts";
 import { serveConsole } from "./console.ts";
 import type { Engine } from "./engine.ts";
 import { renderMetrics } from "./metrics.ts";
+import { renderSidecarMetrics } from "./sidecar-metrics.ts";
 import { openApiDocument } from "./openapi.ts";
 import { REQUESTS } from "./requests.ts";
 import type { RequestKind } from "./requests.ts";
@@ -85,6 +87,14 @@ export function buildApi(
   const closing = new AbortController();
   const status = () => readStatus(options);
   const { store, engine, plan } = options;
+  const metrics = async () => {
+    const [own, sidecars] = await Promise.all([
+      status().then(renderMetrics),
+      // Before the control store is there, no sidecar is.
+      readSidecars(store).catch(() => []),
+    ]);
+    return own + renderSidecarMetrics(sidecars);
+  };
 
   server.get("/healthz", () => ({ ok: true }));
   server.get("/readyz", async (_, reply) => {
@@ -124,7 +134,7 @@ export function buildApi(
       : commandDocument(command);
   });
   server.get("/metrics", viewer, async (_, reply) => {
-    await reply.type("text/plain; version=0.0.4").send(await renderMetrics(await status()));
+    await reply.type("text/plain; version=0.0.4").send(await metrics());
   });
   server.get("/v1/session", viewer, (request) => ({
     plan: plan.name,

@@ -1,6 +1,7 @@
 import type { RouteKind, Side } from "../../config/words.ts";
 import { query } from "./open.ts";
 import type { ControlStore } from "./open.ts";
+import type { RequestReport } from "./request-report.ts";
 import type { ShadowReport } from "./shadow-report.ts";
 import type { WindowReport } from "./side-reads.ts";
 
@@ -26,9 +27,26 @@ export interface SidecarStats {
   /** `recent`: over the last reporting interval. */
   readonly traffic?: readonly TrafficReport[];
   /** `breaker`: open while the new app does not answer its reads. */
-  readonly reads?: { readonly breaker: "closed" | "open" };
+  readonly reads?: ReadsReport;
+  readonly requests?: readonly RequestReport[];
+  readonly in_flight?: number;
+  readonly in_flight_writes?: number;
+  readonly streams?: number;
+  readonly fallbacks?: number;
   readonly shadow?: ShadowReport;
   readonly window?: WindowReport;
+}
+
+/** Who answers reads, and what is promised of them. */
+export interface ReadsReport {
+  readonly breaker: "closed" | "open";
+  readonly breaker_opened?: number;
+  /** Share of clients whose reads new answers. */
+  readonly share?: number;
+  readonly pinned?: number;
+  /** `ok`, or why tokens cannot be kept in Redis; null: they are not. */
+  readonly redis?: string | null;
+  readonly unpromised?: number;
 }
 
 /** How the app answers, by side and kind of request. */
@@ -41,6 +59,10 @@ export interface TrafficReport {
 
 /** What a sidecar held for the newest attempt that held anything there. */
 export interface HeldReport {
+  /** Waiting now. */
+  readonly now?: number;
+  readonly total?: number;
+  readonly total_seconds?: number;
   readonly attempt: number | null;
   readonly writes: number;
   /** Held writes that ended in an error. */

@@ -136,6 +136,7 @@ test("metrics, console and document", async () => {
   const metrics = (await server.inject({ url: "/metrics" })).body;
   expect(metrics).toContain('crossfade_phase{phase="off"} 1');
   expect(metrics).toContain('crossfade_database_up{side="new"} 1');
+  expect(metrics).toContain("# TYPE crossfade_sidecar_requests_total counter");
   const page = await server.inject({ url: "/" });
   expect(page.headers["content-type"]).toContain("text/html");
   expect(page.headers["content-security-policy"]).toContain("default-src 'none'");
