@@ -67,6 +67,7 @@ export async function assertFit(
   const problems = [
     ...sideProblems(plan, side, facts),
     ...(await ownerProblems(client, plan, side, facts, tables)),
+    ...(await policyProblems(client, plan, side, facts, tables)),
     ...(plan.feed === "wal" ? await walProblems(client, side, logged) : []),
   ];
   const other = (await findState(client, side))?.plan;
@@ -126,5 +127,24 @@ async function ownerProblems(
   return rows.map(
     ({ name, owner }) =>
       `role ${facts.role} does not own table ${name} and cannot put triggers on it: grant ${owner} to ${facts.role}`,
+  );
+}
+
+/** Rows hidden by a policy would look deleted: our sessions turn the policies off, and Postgres refuses that to some roles. */
+async function policyProblems(
+  client: pg.Client,
+  plan: Plan,
+  side: Side,
+  facts: SideFacts,
+  tables: readonly string[],
+): Promise<string[]> {
+  const { rows } = await client.query<{ name: string }>(
+    `select c.relname as name from pg_class c join pg_namespace n on n.oid = c.relnamespace
+     where n.nspname = $1 and c.relname = any($2::text[]) and row_security_active(c.oid) order by 1`,
+    [plan[side].schema, tables],
+  );
+  return rows.map(
+    ({ name }) =>
+      `row-level security of table ${name} applies to role ${facts.role} and could hide rows from it: alter role ${facts.role} bypassrls, or use the table's owner without force row level security`,
   );
 }

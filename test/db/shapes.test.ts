@@ -1,6 +1,7 @@
 import { afterEach, expect, inject, test } from "vitest";
 import { validatePlan } from "../../cli/validate.ts";
 import type { MappingPlan } from "../../config/plan-types.ts";
+import { compareKeys } from "../../store/postgres/compare.ts";
 import { createDatabasePair, withClient } from "../support/databases.ts";
 import { installWorld, mapping, SyncWorld, testPlan } from "../support/sync-world.ts";
 
@@ -181,4 +182,62 @@ test("without a primary key, a unique index over columns that must have values i
   await world.old.query("update t set b = 'y', v = 'moved' where a = 1; delete from t where a = 2");
   await world.drain();
   expect(await rows(world.new, "select a, b, c, v from t")).toEqual([["1", "y", null, "moved"]]);
+});
+
+test("row-level security that could hide rows is refused beforehand, on either side; a role that bypasses it is not", async () => {
+  const plain = "create table a (id int primary key)";
+  const forced = `${plain}; alter table a enable row level security, force row level security; create policy few on a using (id < 10)`;
+  for (const [oldSql, newSql, side] of [
+    [forced, plain, "old"],
+    [plain, forced, "new"],
+  ] as const) {
+    const urls = await openPair(oldSql, newSql);
+    const login = { oldUrl: await plainLogin(urls.oldUrl), newUrl: await plainLogin(urls.newUrl) };
+    const forward = [mapping("a", "a")];
+    await expect(validatePlan(testPlan({ ...login, forward }))).rejects.toMatchObject({
+      code: "DATABASE_UNFIT",
+      message: expect.stringMatching(
+        new RegExp(`^${side} database[\\s\\S]*row-level security of table a applies to role`),
+      ),
+    });
+    expect((await validatePlan(testPlan({ ...urls, forward }))).directions).toHaveLength(1);
+  }
+});
+
+test("row-level security that comes later stops the mirror: hidden rows are never taken for deleted ones", async () => {
+  const schema = "create table a (id int primary key)";
+  const urls = await openPair(schema, schema);
+  const login = { oldUrl: await plainLogin(urls.oldUrl), newUrl: await plainLogin(urls.newUrl) };
+  const world = await follow(login, [mapping("a", "a")]);
+  await world.old.query("insert into a values (1), (20)");
+  await world.drain();
+  await world.old.query(
+    "alter table a enable row level security, force row level security; create policy few on a using (id < 10)",
+  );
+  await withClient(urls.oldUrl, (client) => client.query("update a set id = id"));
+  await expect(world.drain()).rejects.toThrow(/row-level security/);
+  expect(await rows(world.new, "select id from a order by id")).toEqual([["1"], ["20"]]);
+});
+
+test("triggers of the target that its owner made to fire for replica sessions do fire, and verify sees what they change", async () => {
+  const table = "create table a (id int primary key, n int)";
+  const urls = await openPair(
+    table,
+    `${table}; create table seen (what text);
+     create function twice() returns trigger language plpgsql as 'begin new.n = new.n * 2; return new; end';
+     create function see() returns trigger language plpgsql as 'begin insert into public.seen values (tg_name); return null; end';
+     create trigger always before insert on a for each row execute function twice();
+     create trigger only_replica after insert on a for each row execute function see();
+     create trigger ordinary after insert on a for each row execute function see();
+     alter table a enable always trigger always; alter table a enable replica trigger only_replica`,
+  );
+  const world = await follow(urls, [mapping("a", "a")]);
+  await world.old.query("insert into a values (1, 21)");
+  await world.drain();
+  expect(await rows(world.new, "select n, what from a, seen")).toEqual([["42", "only_replica"]]);
+  const { context } = world.engine;
+  const [driver] = context.compiled.drivers;
+  if (driver === undefined) throw new Error("no driver");
+  const { differences } = await compareKeys(context, driver, [["1"]], () => true);
+  expect(differences).toMatchObject([{ kind: "different", key: ["1"] }]);
 });
