@@ -31,7 +31,7 @@ reverse mappings is compared with the old rows: reverse(forward(row)) = row.
 Of tables with more than 100,000 rows a sample is read (--rows, --all-rows), and the report says which. What cannot be
 proven is called unknown, never ok. Estimates of rows, time, disk and WAL come from the rows looked at.
 
-Changes nothing: its transactions are read-only but for temporary tables, which go with the session. One snapshot of the old
+Changes nothing: its transactions are read-only but for temporary tables, which go with the session. One snapshot of each
 database is held open while it runs, which keeps vacuum from cleaning up: with --all-rows on large tables, run it at a quiet time.
 
 Exit code 1 if something would break (severity error); warnings and unknowns exit 0. A plan or database that does not hold
@@ -57,6 +57,7 @@ at all is 2, as everywhere.`,
     const validated = await validatePlan(context.plan);
     const diagnosis = await diagnose(context.plan, validated.directions, {
       rows: allRows === true ? undefined : rows,
+      signal: context.signal,
       statementTimeoutMs: allRows === true ? STATEMENT_MS.all : STATEMENT_MS.sample,
     });
     if (file !== undefined) writeScript(file, fixScript(context.plan, diagnosis.findings));

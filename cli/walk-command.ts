@@ -47,7 +47,10 @@ function doneStep(step: WalkStep): string {
 function plannedStep(step: WalkStep): string[] {
   const gates = (step.gates ?? []).map((gate) => `  gate  ${gateText(gate)}`);
   const effects = (step.effects ?? []).map((effect) => effect.do);
-  return [`would go ${doneStep(step)}`, ...gates, `  then  ${effects.join(", ")}`];
+  const sql = (step.sql ?? []).map(
+    (statement) => `  on ${statement.on}  ${statement.sql.replaceAll("\n", "\n          ")}`,
+  );
+  return [`would go ${doneStep(step)}`, ...gates, `  then  ${effects.join(", ")}`, ...sql];
 }
 
 function canaryStep({ canary_step }: WalkStep): string {

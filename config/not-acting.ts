@@ -1,6 +1,5 @@
 /** Parts of the plan that are read and checked but do nothing yet: a user who sets one must be told. */
-const PARTS: readonly { readonly path: readonly string[]; readonly says: string }[] = [
-];
+const PARTS: readonly { readonly path: readonly string[]; readonly says: string }[] = [];
 
 /** One sentence for each such part that the file really sets. */
 export function notActing(data: unknown): string[] {

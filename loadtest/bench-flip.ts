@@ -24,9 +24,16 @@ const RATE = 500;
 const CLIENTS = 16;
 const WALK = ["dual-write", "backfill", "verify", "shadow", "canary", "read-new"] as const;
 
+interface Command {
+  readonly id: number;
+  readonly state: string;
+  readonly error?: { readonly code: string };
+}
+
 const workspace = createWorkspace();
 const recorder = new Recorder();
 const flips: Receipt[] = [];
+const seen = new Set<string>();
 let undone = 0;
 let failed = 0;
 let stale = 0;
@@ -55,6 +62,7 @@ let stale = 0;
       ? command("advance", { to: "write-new", wait: true })
       : command("rollback", { to: "read-new" }));
     await pause(values.quick ? 500 : 1_000);
+    await note();
   }
   await Promise.all(traffics.map((traffic) => traffic.stop()));
   for (const { counters } of traffics) {
@@ -63,15 +71,19 @@ let stale = 0;
     for (const example of [...counters.stales, ...counters.failures])
       process.stderr.write(`${JSON.stringify(example)}\n`);
   }
-  const answer = await fetch(`${world.operate}/v1/receipts?limit=1000`);
-  for (const receipt of (await answer.json()) as Receipt[]) {
-    if (receipt.kind === "drill") continue;
-    if (receipt.ok) flips.push(receipt);
-    else undone += 1;
-    if (!receipt.ok) process.stderr.write(`a ${receipt.kind} was undone: ${receipt.why}\n`);
+  /** What has been flipped since the last look. */
+  async function note(): Promise<void> {
+    const answer = await fetch(`${world.operate}/v1/receipts`);
+    for (const receipt of (await answer.json()) as (Receipt & { readonly at: string })[]) {
+      if (receipt.kind === "drill" || seen.has(receipt.at)) continue;
+      seen.add(receipt.at);
+      if (receipt.ok) flips.push(receipt);
+      else process.stderr.write(`a ${receipt.kind} was undone: ${receipt.why}\n`);
+      if (!receipt.ok) undone += 1;
+    }
   }
 
-  /** An undone flip is asked for again: it is counted, and no failure. */
+  /** Waits for its end. An undone flip is asked for again: it is counted, and no failure. */
   async function command(kind: string, body: object): Promise<void> {
     for (;;) {
       const response = await fetch(`${world.operate}/v1/${kind}`, {
@@ -79,9 +91,13 @@ let stale = 0;
         headers: { "content-type": "application/json" },
         body: JSON.stringify(body),
       });
-      const text = await response.text();
-      if (response.ok) return;
-      if (!text.includes('"FLIP_UNDONE"')) throw new Error(`${kind}: ${response.status} ${text}`);
+      let done = (await response.json()) as Command;
+      while (done.state === "running" || done.state === "queued") {
+        await pause(200);
+        done = (await (await fetch(`${world.operate}/v1/commands/${done.id}`)).json()) as Command;
+      }
+      if (done.state === "done") return;
+      if (done.error?.code !== "FLIP_UNDONE") throw new Error(`${kind}: ${JSON.stringify(done)}`);
     }
   }
 }

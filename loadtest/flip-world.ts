@@ -126,7 +126,7 @@ async function writePlan(options: PlanOptions): Promise<string> {
     },
     [],
   ) as string;
-  const plan = parse(text) as { forward: object; reverse: object };
+  const plan = parse(text) as { forward: object; reverse: object; gates: object };
   const same = Object.fromEntries(more.map((name) => [name, { from: name }]));
   const file = join(workspace.folder, `crossfade-${n + 1}.yaml`);
   const content = {
@@ -134,6 +134,8 @@ async function writePlan(options: PlanOptions): Promise<string> {
     forward: { ...plan.forward, ...same },
     reverse: { ...plan.reverse, ...same },
     rollback_on: "off",
+    canary: { steps: ["50%"], stay: "1s" },
+    gates: { ...plan.gates, canary: { samples: 20, errors: "+100%", p99: "1000x" } },
   };
   writeFileSync(file, stringify(content), { mode: 0o600 });
   return file;

@@ -37,12 +37,41 @@ const NEVER_A_TRAILER: ReadonlySet<string> = new Set([
   "x-forwarded-host",
   "x-forwarded-proto",
 ]);
+/** A longer span is not one head: most of it would be decoded for nothing. */
+const MAX_HEAD_BYTES = 16 * 1024;
 const VIA = "1.1 crossfade";
 const REPLACED_IN_RESPONSE: ReadonlySet<string> = new Set([
   "crossfade-side",
   "crossfade-mirrored",
   "crossfade-consistency",
 ]);
+
+/** What a field's name decides. */
+interface FieldName {
+  readonly lower: string;
+  /** Does not go on to the app, and not to the client. */
+  readonly staysFromApp: boolean;
+  readonly staysFromClient: boolean;
+  readonly isOwnInResponse: boolean;
+}
+
+/** Names as they came: there are few, and each is judged once. What clients make up is not remembered beyond this many. */
+const MAX_NAMES = 512;
+const names = new Map<string, FieldName>();
+
+function nameOf(name: string): FieldName {
+  const known = names.get(name);
+  if (known !== undefined) return known;
+  const lower = name.toLowerCase();
+  const judged: FieldName = {
+    lower,
+    staysFromApp: HOP_BY_HOP.has(lower) || REPLACED_IN_REQUEST.has(lower),
+    staysFromClient: HOP_BY_HOP.has(lower),
+    isOwnInResponse: REPLACED_IN_RESPONSE.has(lower),
+  };
+  if (names.size < MAX_NAMES && name.length <= 64) names.set(name, judged);
+  return judged;
+}
 
 /** The request's header fields towards the app. Cookies whose names begin with `ownCookies` stay here. */
 export function requestHeaders(
@@ -56,9 +85,8 @@ export function requestHeaders(
   const out: RawHeaders = [];
   for (let index = 0; index < rawHeaders.length; index += 2) {
     const name = rawHeaders[index] ?? "";
-    const lower = name.toLowerCase();
-    if (HOP_BY_HOP.has(lower) || REPLACED_IN_REQUEST.has(lower) || named?.has(lower) === true)
-      continue;
+    const { lower, staysFromApp } = nameOf(name);
+    if (staysFromApp || named?.has(lower) === true) continue;
     const value = rawHeaders[index + 1] ?? "";
     if (lower !== "cookie" || ownCookies === undefined || !value.includes(ownCookies)) {
       out.push(name, value);
@@ -91,10 +119,9 @@ export function requestTrailers({ rawTrailers, headers }: ClientRequest): RawHea
   const out: RawHeaders = [];
   for (let index = 0; index < rawTrailers.length; index += 2) {
     const name = rawTrailers[index] ?? "";
-    const lower = name.toLowerCase();
-    const stays =
-      HOP_BY_HOP.has(lower) || REPLACED_IN_REQUEST.has(lower) || NEVER_A_TRAILER.has(lower);
-    if (!stays && named?.has(lower) !== true) out.push(name, rawTrailers[index + 1] ?? "");
+    const { lower, staysFromApp } = nameOf(name);
+    if (!staysFromApp && !NEVER_A_TRAILER.has(lower) && named?.has(lower) !== true)
+      out.push(name, rawTrailers[index + 1] ?? "");
   }
   return out;
 }
@@ -109,9 +136,9 @@ export function responseHeaders(
   const out: RawHeaders = [];
   for (let index = 0; index < raw.length; index += 2) {
     const name = raw[index] ?? "";
-    const lower = name.toLowerCase();
-    if (HOP_BY_HOP.has(lower) || named?.has(lower) === true) continue;
-    if (own.length > 0 && REPLACED_IN_RESPONSE.has(lower)) continue;
+    const { lower, staysFromClient, isOwnInResponse } = nameOf(name);
+    if (staysFromClient || named?.has(lower) === true) continue;
+    if (own.length > 0 && isOwnInResponse) continue;
     if (lower === "trailer" && !keepTrailer) continue;
     out.push(name, raw[index + 1] ?? "");
   }
@@ -122,9 +149,36 @@ export function responseHeaders(
 /** undici gives bytes; header fields are latin1 on the wire, and Node writes them as such. */
 export function decodeHeaders(raw: readonly (Buffer | string)[]): RawHeaders {
   const fields: RawHeaders = [];
-  for (const field of raw)
-    fields.push(typeof field === "string" ? field : field.toString("latin1"));
+  const head = commonHead(raw);
+  for (const field of raw) {
+    if (typeof field === "string") fields.push(field);
+    else if (head === undefined) fields.push(field.toString("latin1"));
+    else {
+      const at = field.byteOffset - head.start;
+      fields.push(head.text.slice(at, at + field.length));
+    }
+  }
   return fields;
+}
+
+/**
+ * The fields of a head that came in one piece lie in one buffer. Decoding all of that at once and cutting it up costs half of
+ * decoding each by itself. Undefined: they do not lie so.
+ */
+function commonHead(
+  raw: readonly (Buffer | string)[],
+): { readonly text: string; readonly start: number } | undefined {
+  const [first] = raw;
+  if (first === undefined || typeof first === "string") return undefined;
+  const { buffer, byteOffset: start } = first;
+  let end = start;
+  for (const field of raw) {
+    if (typeof field === "string" || field.buffer !== buffer || field.byteOffset < end)
+      return undefined;
+    end = field.byteOffset + field.length;
+  }
+  if (end - start > MAX_HEAD_BYTES) return undefined;
+  return { text: Buffer.from(buffer, start, end - start).toString("latin1"), start };
 }
 
 /** The first value of a field, by its lower-case name. */

@@ -26,6 +26,11 @@ export interface Wiring {
   readonly store: ControlStore;
   readonly listener: Listener;
   readonly log: Log;
+  /** Instead of a session of its own: what `--dry-run` writes down statements with. */
+  readonly session?: (
+    side: Side,
+    work: (client: pg.Client) => Promise<unknown>,
+  ) => Promise<unknown>;
 }
 
 /** Both directions of the plan against both catalogs; reverse is undefined where the plan has none. */
@@ -51,10 +56,11 @@ export async function compileBoth(plan: Plan): Promise<Compiled> {
 
 /** A session of the controller on a side, closed after `work`. */
 export async function onSide<T>(
-  { plan }: Pick<Wiring, "plan">,
+  { plan, session }: Pick<Wiring, "plan" | "session">,
   side: Side,
   work: (client: pg.Client) => Promise<T>,
 ): Promise<T> {
+  if (session !== undefined) return (await session(side, work)) as T;
   const client = await openSession({
     url: plan[side].database,
     name: sideLabel(side),
@@ -70,7 +76,7 @@ export async function onSide<T>(
 
 /** The log of the new side exists without a reverse mapping too: fences are written to it. */
 export async function ensureFeed(
-  wiring: Pick<Wiring, "plan">,
+  wiring: Pick<Wiring, "plan" | "session">,
   compiled: Compiled,
   side: Side,
 ): Promise<void> {

@@ -5,6 +5,8 @@ import type { Recovery } from "./flip-types.ts";
 import type { Attempt } from "../store/postgres/state.ts";
 import type { QuarantineCount } from "./gates.ts";
 import type { Unmirrored } from "./lose-unmirrored.ts";
+import type { Effect } from "./machine.ts";
+import type { StepSql } from "./step-sql.ts";
 
 /**
  * What the controller lets others do: everything that touches the two sides. One seam, so that phases, gates and commands
@@ -37,6 +39,8 @@ export interface Engine {
   unmirrored(): Promise<Unmirrored>;
   /** Makes old the authority on its own, beyond these numbers. */
   takeBack(known: { readonly epoch: number; readonly attempt: number }): Promise<Attempt>;
+  /** What an effect would execute on the two databases; changes nothing, never throws. */
+  sqlOf(effect: Effect): Promise<readonly StepSql[]>;
   countQuarantine(direction: Direction): Promise<QuarantineCount>;
   listQuarantine(direction: Direction): Promise<readonly QuarantinedKey[]>;
   /** Syncs quarantined keys again (all, or these); returns how many were tried. */

@@ -12,6 +12,7 @@ import type { Gate, GateFacts, GateResult } from "./gates.ts";
 import { runHooks } from "./hooks.ts";
 import type { Unmirrored } from "./lose-unmirrored.ts";
 import { transition } from "./machine.ts";
+import type { StepSql } from "./step-sql.ts";
 import type { Effect, MachineEvent, MachineState, Transition } from "./machine.ts";
 
 /** Walking phases: transitions one after the other, each behind its gates. */
@@ -44,6 +45,8 @@ export interface WalkStep {
   /** With --dry-run: what stands in the way, and what it would do. */
   readonly gates?: readonly Gate[];
   readonly effects?: readonly Effect[];
+  /** What these would execute on the two databases, as they stand now. */
+  readonly sql?: readonly StepSql[];
 }
 
 export interface WalkResult extends Standing {
@@ -238,6 +241,7 @@ async function dryRun(
       ...stepOf(state, go.next),
       gates: results.map(withoutHeals),
       effects: go.effects,
+      sql: (await Promise.all(go.effects.map((effect) => execution.engine.sqlOf(effect)))).flat(),
     });
     state = go.next;
     if (event.to === undefined) break;

@@ -40,6 +40,7 @@ import {
   teardownSides,
   uninstallSides,
 } from "./sides.ts";
+import { sqlOfEffect } from "./step-sql.ts";
 
 /** The engine on both databases. */
 export function openRealEngine(wiring: Wiring): Engine {
@@ -71,6 +72,7 @@ export function openRealEngine(wiring: Wiring): Engine {
     },
     recover: (signal) => recoverFlip(wiring, signal),
     flip: (request) => flip(wiring, request),
+    sqlOf: (effect) => sqlOfEffect(wiring, effect),
     unmirrored: () => unmirrored(wiring),
     takeBack: (known) => takeBackOld(wiring, known),
     countQuarantine: (direction) => countQuarantine(wiring, direction),

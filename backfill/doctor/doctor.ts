@@ -16,6 +16,7 @@ export interface DoctorOptions {
   readonly rows: number | undefined;
   /** ms that one statement may take. */
   readonly statementTimeoutMs: number;
+  readonly signal?: AbortSignal;
 }
 
 export interface Diagnosis {
@@ -58,6 +59,7 @@ export async function diagnose(
     mapper: lab,
     target: lab,
     shadow: true,
+    signal: options.signal,
   });
   findings.push(...there.findings);
   const coverage = [...there.coverage];
@@ -66,7 +68,7 @@ export async function diagnose(
     const proved = await roundTrip({ plan, forward, reverse, lab, examined: there });
     trip = proved.result;
     findings.push(...proved.findings);
-    const back = await examineReverse(plan, reverse, next, statementTimeoutMs);
+    const back = await examineReverse(plan, reverse, next, options);
     findings.push(...(back?.findings ?? []));
     coverage.push(...(back?.coverage ?? []));
   }
@@ -84,7 +86,7 @@ async function examineReverse(
   plan: Plan,
   reverse: CompiledDirection,
   source: Source,
-  statementTimeoutMs: number,
+  { statementTimeoutMs, signal }: DoctorOptions,
 ): Promise<Examination | undefined> {
   const drivers: Driver[] = [];
   for (const driver of reverse.drivers)
@@ -94,7 +96,7 @@ async function examineReverse(
   await using target = await Lab.open({ plan, side: "old", statementTimeoutMs });
   const compiled = { ...reverse, drivers };
   // Awaited here: the sessions end with this function.
-  return await examine({ plan, compiled, source, mapper, target, shadow: false });
+  return await examine({ plan, compiled, source, mapper, target, shadow: false, signal });
 }
 
 /** One `ok` for each mapping whose every looked-at row arrives, and an `unknown` where there were none to look at. */
@@ -109,6 +111,9 @@ function soundMappings(coverage: readonly Coverage[], findings: readonly Finding
           what: `${table} has no rows: the mapping is not proven by any`,
         },
       ];
+    const named = (path: string) =>
+      path.split(", ").some((one) => one === mapping || one.startsWith(`${mapping}.`));
+    if (bad.some(named)) return [];
     if (tried === 0)
       return [
         {
@@ -117,9 +122,6 @@ function soundMappings(coverage: readonly Coverage[], findings: readonly Finding
           what: `no row of ${table} was tried (${how}): the mapping is not proven by any`,
         },
       ];
-    const named = (path: string) =>
-      path.split(", ").some((one) => one === mapping || one.startsWith(`${mapping}.`));
-    if (bad.some(named)) return [];
     const what = complete
       ? `all ${count(rows, "row")} of ${table} arrive`
       : `${count(tried, "row")} looked at arrive, of about ${rows.toLocaleString("en-US")} of ${table} (${how})`;

@@ -63,3 +63,11 @@ export function count(n: number, noun: string): string {
 export function shortList(names: readonly string[]): string {
   return names.length <= 3 ? names.join(", ") : `${names.slice(0, 3).join(", ")}, …`;
 }
+
+/** Rows of a mapping that nothing is known of. */
+export const notTried = (path: string, rows: number): Finding => ({
+  severity: "unknown",
+  path,
+  what: `${count(rows, "row")} not tried, because too many failed before; put these right and check again`,
+  rows,
+});

@@ -3,10 +3,10 @@ import type { Table } from "../../store/postgres/catalog.ts";
 import type { CompiledDirection, LoggedTable } from "../../store/postgres/mapping.ts";
 import { ident, literal, relation } from "../../store/postgres/quote.ts";
 import { run } from "../../store/postgres/statement.ts";
-import { unlessUnknown } from "./examine.ts";
 import type { Finding } from "./finding.ts";
 import { namePattern } from "./pattern.ts";
 import type { Source } from "./source.ts";
+import { unlessUnknown } from "./unknown.ts";
 
 /** Tables smaller than this are scanned in no time. */
 const LARGE_ROWS = 10_000;

@@ -9,11 +9,12 @@ import {
 import { ident } from "../../store/postgres/quote.ts";
 import { keyTexts, storedType } from "../../store/postgres/sync-sql.ts";
 import { shownValue } from "../verify-examples.ts";
-import { type Examination, unlessUnknown } from "./examine.ts";
+import type { Examination } from "./examine.ts";
 import { count, exampleKey, exampleMessage, type Finding } from "./finding.ts";
 import type { Lab } from "./lab.ts";
 import { namePattern } from "./pattern.ts";
 import { type Trial, tryMapping } from "./trial.ts";
+import { unlessUnknown } from "./unknown.ts";
 
 export interface RoundTrip {
   /** Old rows that were followed there and back. */

@@ -14,6 +14,7 @@ import {
 } from "../../store/postgres/sync.ts";
 import type { Key } from "../../store/postgres/key-scope.ts";
 import { isRefusal, type KeySyncOptions, syncKeys } from "../../store/postgres/sync-keys.ts";
+import { prepareForBatch } from "../../store/postgres/statement.ts";
 import { type ChangedKeys, changedKeys } from "./changed-keys.ts";
 
 /** What one pass did. */
@@ -116,7 +117,7 @@ export class Passes {
       this.#context,
       [...scopes, ...lockAll],
       (transaction) => this.#syncAll(transaction, batch, keys, careful, heal),
-      this.#positionSql(batch),
+      await this.#positionSql(batch),
     );
     const [position] = saved;
     if (position === undefined)
@@ -222,16 +223,20 @@ export class Passes {
    * A fence counts as passed only while no key before it is deferred or quarantined; the highest one read is kept
    * too, and counts as soon as they are healed or accepted.
    */
-  #positionSql(batch: FeedBatch): string {
-    const { compiled, epoch } = this.#context;
+  async #positionSql(batch: FeedBatch): Promise<string> {
+    const { compiled, epoch, target } = this.#context;
     const direction = compiled.direction;
-    const fence = batch.fence ?? 0n;
-    const lsn =
-      batch.position === undefined ? "" : `lsn = '${batch.position}', lsn_epoch = ${epoch},`;
-    return `update crossfade.position set epoch = ${epoch}, pass = pass + 1, ${lsn} read = greatest(read, ${fence}),
+    const lsn = batch.position === undefined ? "" : "lsn = $3, lsn_epoch = $1,";
+    const name = await prepareForBatch(
+      target,
+      `update crossfade.position set epoch = $1, pass = pass + 1, ${lsn} read = greatest(read, $2),
          fence = case when exists (select from crossfade.quarantine where direction = '${direction}' and state <> 'accepted')
-                 then fence else greatest(read, ${fence}) end
-       where direction = '${direction}' returning fence::text, pass::text`;
+                 then fence else greatest(read, $2) end
+       where direction = '${direction}' returning fence::text, pass::text`,
+      ["int", "bigint", ...(batch.position === undefined ? [] : ["pg_lsn"])],
+    );
+    const values = [epoch, batch.fence ?? 0n];
+    return `execute ${name}(${values.join(", ")}${batch.position === undefined ? "" : `, '${batch.position}'`})`;
   }
 }
 

@@ -49,10 +49,7 @@ export async function leastPrivileges(
     `grant connect, create, temporary on database ${ident(facts.database)} to ${role}`,
     "its own schema crossfade (and crossfade_old at done), and temporary tables for what it copies",
   );
-  add(
-    `grant usage on schema ${ident(options.schema)} to ${role}`,
-    "to see the tables",
-  );
+  add(`grant usage on schema ${ident(options.schema)} to ${role}`, "to see the tables");
   for (const { owner, tables } of facts.owners)
     if (owner !== options.role)
       add(

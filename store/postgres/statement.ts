@@ -52,3 +52,27 @@ export async function runBatch(
   })) as unknown as { rows: TextRow[] } | { rows: TextRow[] }[];
   return (Array.isArray(results) ? results : [results]).map((result) => result.rows);
 }
+
+const inBatches = new WeakMap<pg.ClientBase, Map<string, string>>();
+
+/**
+ * Prepares a statement for `runBatch`, whose statements are otherwise planned each time; once per session and text. Returns
+ * the name to `execute`. `types` are those of its parameters.
+ */
+export async function prepareForBatch(
+  client: pg.ClientBase,
+  text: string,
+  types: readonly string[] = [],
+): Promise<string> {
+  const known = inBatches.get(client) ?? new Map<string, string>();
+  inBatches.set(client, known);
+  let name = known.get(text);
+  if (name === undefined) {
+    name = `cf_batch_${known.size}`;
+    await client.query(
+      `prepare ${name}${types.length === 0 ? "" : `(${types.join(", ")})`} as ${text}`,
+    );
+    known.set(text, name);
+  }
+  return name;
+}

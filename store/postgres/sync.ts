@@ -5,7 +5,7 @@ import { literal } from "./quote.ts";
 import { chunkLock, directionLock, STRIPES } from "./locks.ts";
 import type { CompiledDirection, Driver } from "./mapping.ts";
 import type { ShapeWatch } from "./shape-watch.ts";
-import { runBatch, type TextRow } from "./statement.ts";
+import { prepareForBatch, runBatch, type TextRow } from "./statement.ts";
 import { MIRROR_MESSAGE } from "./wal-feed.ts";
 
 /** What one sync session works with. `mapper` is where expressions run: the new side. */
@@ -88,6 +88,12 @@ async function begin(context: SyncContext, scopes: readonly Scope[]): Promise<Sy
   const { compiled, epoch, target } = context;
   const direction = compiled.direction;
   const lock = directionLock(compiled.target);
+  const readState = await prepareForBatch(
+    target,
+    `select s.direction, s.epoch::text, exists (select from crossfade.quarantine where direction = ${literal(direction)})::text,
+       (select coalesce(json_agg(json_build_array(tbl, version)), '[]') from crossfade.chunk_plan where direction = ${literal(direction)})
+     from crossfade.state s where s.side = ${literal(compiled.target)}`,
+  );
   const results = await runBatch(target, [
     "begin isolation level read committed",
     ...(context.feed === "wal" ? [markSql(`${direction}:${epoch}`)] : []),
@@ -97,9 +103,7 @@ async function begin(context: SyncContext, scopes: readonly Scope[]): Promise<Sy
     `select pg_advisory_xact_lock_shared(${lock.classId}, ${lock.objectId})`,
     ...lockStatements(context, scopes),
     // One statement after all locks: what it sees was committed by whoever held them before.
-    `select s.direction, s.epoch::text, exists (select from crossfade.quarantine where direction = ${literal(direction)})::text,
-       (select coalesce(json_agg(json_build_array(tbl, version)), '[]') from crossfade.chunk_plan where direction = ${literal(direction)})
-     from crossfade.state s where s.side = ${literal(compiled.target)}`,
+    `execute ${readState}`,
   ]);
   const [state] = results.at(-1) ?? [];
   if (state === undefined || state[0] !== direction || Number(state[1]) !== epoch) {

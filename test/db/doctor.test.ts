@@ -270,6 +270,15 @@ const CASES: readonly (readonly [string, Case, Expected])[] = [
     { severity: "error", path: "test.a", rows: 1, example: { key: { id: "42" } } },
   ],
   [
+    "a sequence that ends before the numbers in use",
+    {
+      old: "create table a (id bigint primary key); insert into a values (5), (32700)",
+      new: "create table a (id bigint primary key); create sequence few as smallint owned by a.id; alter table a alter id set default nextval('few')",
+      forward: [mapping("a", "a")],
+    },
+    { severity: "warning", path: "new.a.id", what: expect.stringContaining("ends at 32767") },
+  ],
+  [
     "no rows: nothing is proven",
     {
       old: "create table a (id int primary key)",
@@ -451,6 +460,17 @@ describe("the round trip", () => {
     });
   });
 
+  test("what could not be made on the way there is unknown on the way back, and no loss", async () => {
+    const { roundTrip, findings } = await diagnosed({
+      old: "create table a (id int primary key, n int); insert into a values (1, 1)",
+      new: "create sequence s; create table a (id int primary key, n int)",
+      forward: [mapping("a", "a", { set: set({ n: "nextval('s')::int" }) })],
+      reverse: [reverse("a", "a")],
+    });
+    expect(roundTrip).toMatchObject({ rows: 0, different: 0, unknown: [{ mapping: "back.a" }] });
+    expect(findings.filter(({ severity }) => severity === "error")).toEqual([]);
+  });
+
   test("values are redacted as the plan says, in messages too", async () => {
     const given = {
       ...SPLIT,
@@ -524,6 +544,18 @@ test("of a large table a sample is read, and that is said; all rows on request",
   expect(all.roundTrip).toEqual({ rows: 6000, different: 0, unknown: [] });
   expect(all.findings.every(({ severity }) => severity === "ok")).toBe(true);
   expect(all.estimates.target_rows).toBe(6000);
+});
+
+test("where most rows do not even arrive, tries end too", async () => {
+  const { findings } = await diagnosed({
+    old: "create type mood as enum ('sad', 'glad'); create table a (id int primary key, v mood); insert into a select n, 'glad' from generate_series(1, 2000) n",
+    new: "create type mood as enum ('sad'); create table a (id int primary key, v mood)",
+    forward: [mapping("a", "a")],
+    reverse: [reverse("a", "a")],
+  });
+  const own = findings.filter(({ path }) => path === "test.a");
+  expect(own).toMatchObject([{ severity: "error" }, { severity: "unknown" }]);
+  expect(own.reduce((sum, { rows = 0 }) => sum + rows, 0)).toBe(2000);
 });
 
 test("where most rows fail, tries end; the rest is not tried and not proven", async () => {

@@ -130,7 +130,9 @@ test("without a fence that passes there is no verdict", async () => {
   });
   target.fences.follow = false;
   await reads(target, "/x");
-  await expect.poll(() => report(target)).toMatchObject({ samples: 0, mismatches: 0, unjudged: 1, skipped: 0 });
+  await expect
+    .poll(() => report(target))
+    .toMatchObject({ samples: 0, mismatches: 0, unjudged: 1, skipped: 0 });
 });
 
 test("only reads that old answers in shadow and canary are asked of new", async () => {

@@ -102,9 +102,9 @@ describe("compose.yaml", () => {
       ["old", "old-app"],
       ["new", "new-app"],
     ] as const) {
-      const { environment } = compose.services[app] ?? { environment: {} };
-      expect(plan[side].database).toBe(environment["DATABASE_URL"]);
-      expect(plan[side].app).toBe(`http://127.0.0.1:${environment["PORT"]}`);
+      const environment = compose.services[app]?.environment;
+      expect(plan[side].database).toBe(environment?.["DATABASE_URL"]);
+      expect(plan[side].app).toBe(`http://127.0.0.1:${environment?.["PORT"]}`);
     }
   });
 });
