@@ -2,7 +2,7 @@ import type pg from "pg";
 import type { Side } from "../../config/words.ts";
 import { installFollowTables, logTable } from "./follow-schema.ts";
 import { installLog, rememberFeed, rememberTable, withShortLock } from "./install-feed.ts";
-import { logFunctionSql, truncateTriggerSql } from "./log-trigger.ts";
+import { truncateFunctionSql, truncateTriggerSql } from "./log-trigger.ts";
 import type { LoggedTable } from "./mapping.ts";
 import { ident, relation } from "./quote.ts";
 import { changedShapes } from "./shape-watch.ts";
@@ -51,7 +51,7 @@ async function installTruncateTriggers(
   deadline: number,
 ): Promise<void> {
   if (logged.table.leaves.length === 0) return;
-  await client.query(logFunctionSql(side, logged));
+  await client.query(truncateFunctionSql(side, logged));
   for (const leaf of logged.table.leaves)
     await withShortLock(client, truncateTriggerSql(side, logged, leaf), deadline);
 }

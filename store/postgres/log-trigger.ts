@@ -1,7 +1,7 @@
 import type { Side } from "../../config/words.ts";
 import type { Column } from "./catalog.ts";
 import type { LoggedTable } from "./mapping.ts";
-import { turnSequence, turnTables } from "./follow-schema.ts";
+import { logTable, turnSequence, turnTables } from "./follow-schema.ts";
 import { ident, literal, relation } from "./quote.ts";
 
 /** Types whose cast to text is their output function and follows no setting of the app's session. */
@@ -89,6 +89,15 @@ begin
   return null;
 end`;
   return `create or replace function ${logFunctionName(side, logged.number)}() returns trigger language plpgsql${pins(logged.columns)} as ${literal(body)}`;
+}
+
+/** The function of the wal feed's triggers, which log nothing but TRUNCATE, and to the log itself: it has no turns. */
+export function truncateFunctionSql(side: Side, logged: LoggedTable): string {
+  const body = `begin
+  insert into ${logTable(side)} (tbl, op) values (${logged.number}, 't');
+  return null;
+end`;
+  return `create or replace function ${logFunctionName(side, logged.number)}() returns trigger language plpgsql as ${literal(body)}`;
 }
 
 /** The last table also takes the rows of a turn that is not known: whatever the sequence says, an app's write goes through. */
