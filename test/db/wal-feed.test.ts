@@ -1,3 +1,5 @@
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
 import pg from "pg";
 import { afterAll, beforeAll, expect, onTestFinished, test } from "vitest";
 import {
@@ -135,6 +137,9 @@ test("an idle feed lets go of the WAL that others write", async () => {
   expect(formatLsn((await findSlot(source, "old"))?.confirmed ?? 0n)).toBe(stored?.[1]);
 });
 
+setFlagsFromString("--expose-gc");
+const collect = runInNewContext("gc") as () => void;
+
 test("a transaction of 300,000 rows passes through in parts; memory stays bounded, and the position before it", async () => {
   const wide = "create table wide (id text primary key)";
   const world = await open(wide, { forward: [mapping("wide", "wide")] });
@@ -168,19 +173,21 @@ test("a transaction of 300,000 rows passes through in parts; memory stays bounde
           keys.add((change as FeedChange).values[0]?.replaceAll("x", "") ?? "");
         if (keys.size < 300_000) expect(batch.position).toBeUndefined();
         await feed.confirm(batch, 1n);
-        most = Math.max(most, memory() - start);
+        if (batches % 5 === 0) most = Math.max(most, memory() - start);
       }
       // All of them together are far more.
       if (limit === 20) expect(keys.size).toBeLessThan(300_000);
       else expect(keys.size).toBe(300_000);
-      expect(most).toBeLessThan(120e6);
+      expect(most).toBeLessThan(50e6);
     } finally {
       await feed.close();
     }
   }
 });
 
+/** Bytes that live: what V8 has not collected yet says more of V8 than of the feed. */
 function memory(): number {
+  collect();
   const { heapUsed, external } = process.memoryUsage();
   return heapUsed + external;
 }
