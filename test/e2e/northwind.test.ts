@@ -175,7 +175,7 @@ describe("northwind", () => {
   });
 });
 
-/** A client of the service: some reads a second through the sidecar, none of which may fail. */
+/** Clients of the service, enough for both sides of a canary: some reads a second, none of which may fail. */
 class Reads {
   answered = 0;
   readonly failures: unknown[] = [];
@@ -192,9 +192,10 @@ class Reads {
   }
 
   async #read(url: string): Promise<void> {
-    while (!this.#stopped) {
+    for (let read = 0; !this.#stopped; read += 1) {
       try {
-        const response = await fetch(url);
+        const authorization = `Bearer client-${read % 20}`;
+        const response = await fetch(url, { headers: { authorization } });
         const text = await response.text();
         if (response.ok && text === "GET") this.answered += 1;
         else this.failures.push(`${response.status} ${text}`);
