@@ -1,0 +1,85 @@
+import { describe, expect, test } from "vitest";
+import { flipModel } from "../../switchover/flip/model/model.ts";
+import { FLIP_RULES } from "../../switchover/flip/model/rules.ts";
+import type { FlipBounds, FlipRule } from "../../switchover/flip/model/rules.ts";
+import { explore } from "../support/explore.ts";
+import type { Exploration } from "../support/explore.ts";
+
+const MINUTE = 60_000;
+/** `CROSSFADE_DEEP=1 npx vitest run flip-model`: minutes, some GB of memory, and the shortest trace of every violation. */
+const DEEP = process.env["CROSSFADE_DEEP"] !== undefined;
+const QUICK: FlipBounds = { epochs: 1, writes: 1, accidents: 0 };
+const WITH_ACCIDENT: FlipBounds = { ...QUICK, accidents: 1 };
+/** There and back; two writers at once; accidents. */
+const WHOLE: readonly FlipBounds[] = DEEP
+  ? [
+      { epochs: 2, writes: 2, accidents: 0 },
+      { epochs: 1, writes: 2, accidents: 1 },
+      { epochs: 2, writes: 1, accidents: 1 },
+      { epochs: 1, writes: 1, accidents: 2 },
+    ]
+  : [{ ...QUICK, epochs: 2 }, { ...QUICK, writes: 2 }, WITH_ACCIDENT];
+
+const LOST = "loses a write";
+const TWO = "has two authorities";
+const UNDONE = "calls an attempt undone whose guard is closed";
+const HANGS = "hangs for ever";
+
+/** What goes wrong first without each rule, and whether it takes an accident. */
+const WITHOUT: Readonly<Record<FlipRule, readonly [what: string, bounds: FlipBounds]>> = {
+  "a step is made for the newest attempt": [UNDONE, QUICK],
+  "lock and check are one": [UNDONE, QUICK],
+  "an attempt of both sides, or nothing, is raised": [HANGS, QUICK],
+  "a recovery raises before it reads": [UNDONE, QUICK],
+  "a raise is flushed": [LOST, WITH_ACCIDENT],
+  "epochs are set, not incremented": ["has an epoch that nobody decided on", QUICK],
+  "the guard's state is seen whatever the snapshot": [LOST, QUICK],
+  "a writer locks before it reads the guard": [LOST, QUICK],
+  "the guard's lock waits for writers": [LOST, QUICK],
+  "the guard's lock is held until the decision": [LOST, QUICK],
+  "the follower stays armed": [LOST, QUICK],
+  "armed tables are checked under the lock": [LOST, WITH_ACCIDENT],
+  "the fence is written under the lock": [LOST, QUICK],
+  "the mirror passes the fence": [LOST, QUICK],
+  "the switch waits for syncs": [LOST, QUICK],
+  "a sync checks the epoch": [LOST, QUICK],
+  "a sync checks under the lock": [LOST, QUICK],
+  "the authority commits first": [LOST, WITH_ACCIDENT],
+  "the decision is flushed": [TWO, WITH_ACCIDENT],
+  "the follower opens in a transaction of its own": [TWO, QUICK],
+  "no undo opens a guard": [TWO, QUICK],
+  "a recovery closes again": [HANGS, QUICK],
+  "a disarm needs the newest ended attempt and an open guard": [LOST, QUICK],
+  "transactions before the decision time out": [HANGS, WITH_ACCIDENT],
+};
+
+describe("the flip protocol, every behaviour of it", () => {
+  test.each(WHOLE)(
+    "loses no write, has one authority, and ends: $epochs flips, $writes writes, $accidents accidents",
+    (bounds) => {
+      const found = explore(flipModel(bounds));
+      tell(JSON.stringify(bounds), found);
+      expect(found.violation).toBeUndefined();
+      // A model in which nothing can happen is right too.
+      expect(found.states).toBeGreaterThan(10_000);
+    },
+    10 * MINUTE,
+  );
+
+  test.each(FLIP_RULES)(
+    "goes wrong without this rule: %s",
+    (rule) => {
+      const [what, bounds] = WITHOUT[rule];
+      const found = explore(flipModel(bounds, rule));
+      tell(rule, found);
+      expect(found.violation?.what).toBe(what);
+    },
+    MINUTE,
+  );
+});
+
+function tell(name: string, { states, violation }: Exploration): void {
+  if (!DEEP) return;
+  const steps = violation?.trace.map((label) => `\n    ${label}`).join("") ?? "";
+  process.stdout.write(`${name}: ${states} states, ${violation?.what ?? "all right"}${steps}\n`);
+}
