@@ -50,6 +50,9 @@ test("a sidecar cut off from the control store during a flip cannot write to the
     reverse: { notes: { from: "notes" } },
     proxy: { listen: `127.0.0.1:${await freePort()}` },
     operate: { listen: "127.0.0.1:0" },
+    // Nobody reads: there is nothing to wait for.
+    canary: { steps: ["50%"], stay: "1ms" },
+    gates: { canary: { samples: 0 } },
   };
   const planFile = writePlanFile(content);
   const url = new URL(oldUrl);
