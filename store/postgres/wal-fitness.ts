@@ -30,7 +30,7 @@ select t.position::text, json_build_object(
     select json_agg(a.attname order by a.attnum) from pg_index x
     join pg_attribute a on a.attrelid = c.oid and a.attnum = any(x.indkey::int2[])
     where x.indrelid = c.oid and case c.relreplident when 'd' then x.indisprimary when 'i' then x.indisreplident else false end), '[]'))::text,
-  (not c.relispartition and exists (select from pg_inherits i where i.inhrelid = c.oid))::text
+  exists (select from pg_inherits i join pg_class h on h.oid = i.inhrelid where i.inhparent = c.oid and not h.relispartition)::text
 from tree t join pg_class c on c.oid = t.oid join pg_namespace n on n.oid = c.relnamespace
 where c.relkind in ('r', 'p') order by t.position, c.oid`;
 
@@ -57,7 +57,7 @@ export async function publishable(
   return tables.map((logged, i) => {
     const own = rows.filter(([position]) => Number(position) === i + 1);
     const facts = own.map(([, json]) => JSON.parse(json ?? "{}") as TableFacts);
-    const why = own.some(([, , inherits]) => inherits === "true")
+    const why = own.some(([, , hasHeirs]) => hasHeirs === "true")
       ? "other tables inherit from it, and their rows would not be seen"
       : refusal(logged, facts);
     if (why !== undefined) return { logged, why };
