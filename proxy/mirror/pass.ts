@@ -1,5 +1,4 @@
 import type { Log } from "../../config/lifecycle.ts";
-import { stripesOf } from "../../store/postgres/chunks.ts";
 import type { Feed, FeedBatch } from "../../store/postgres/feed.ts";
 import type { CompiledDirection, Driver } from "../../store/postgres/mapping.ts";
 import { deleteOrphans, type OwnedTarget, ownedTargets } from "../../store/postgres/orphans.ts";
@@ -16,6 +15,7 @@ import type { Key } from "../../store/postgres/key-scope.ts";
 import { isRefusal, type KeySyncOptions, syncKeys } from "../../store/postgres/sync-keys.ts";
 import { prepareForBatch } from "../../store/postgres/statement.ts";
 import { type ChangedKeys, changedKeys } from "./changed-keys.ts";
+import { KnownStripes } from "./known-stripes.ts";
 
 /** What one pass did. */
 export interface PassResult {
@@ -43,6 +43,7 @@ export class Passes {
   readonly #context: SyncContext;
   readonly #feed: Feed;
   readonly #log: Log;
+  readonly #stripes = new KnownStripes();
   #planVersions: ReadonlyMap<number, number> = new Map();
   /** Set while keys are deferred: they are synced together once this fence was read (DESIGN §2.9). */
   #healAfter: bigint | undefined;
@@ -147,8 +148,9 @@ export class Passes {
         defer: true,
       });
     }
-    for (const target of targetsTruncated(this.#context.compiled, batch))
-      await deleteOrphans(this.#context, target);
+    const truncated = targetsTruncated(this.#context.compiled, batch);
+    if (truncated.length > 0) await transaction.later.send();
+    for (const target of truncated) await deleteOrphans(this.#context, target);
     return deferred;
   }
 
@@ -204,7 +206,7 @@ export class Passes {
         scopes.push({
           driver,
           planVersion,
-          stripes: await stripesOf(compiled, driver, source, changed, planVersion),
+          stripes: await this.#stripes.of(compiled, driver, source, changed, planVersion),
         });
       }
     }

@@ -38,7 +38,7 @@ const DEAD_MS = 5_000;
  * After a pass with this many changes and no fence, let more gather, and the longer the more there were: what a pass costs by
  * itself is then shared by many changes, and a hot row is synced once. Somebody who waits has written a fence, which ends the wait at once.
  */
-const BUSY = { changes: 4, gatherMs: 4, perChangeMs: 0.2, mostMs: 50 } as const;
+const BUSY = { changes: 4, gatherMs: 4, perChangeMs: 0.3, mostMs: 100 } as const;
 /** How often a mirror with nothing to do looks whether its tables and triggers are what they were. */
 const LOOK_MS = 500;
 /** How long to wait when the log is empty: short after traffic, longer the longer it is quiet. */

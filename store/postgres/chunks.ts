@@ -159,19 +159,31 @@ export async function stripesOf(
   keys: readonly (readonly string[])[],
   version: number,
 ): Promise<number[]> {
-  if (version === 0) return [0];
+  return [...new Set(await stripeOfEach(compiled, driver, source, keys, version))];
+}
+
+/** The stripe of each key's chunk, in the order of `keys`. Runs on the source. */
+export async function stripeOfEach(
+  compiled: CompiledDirection,
+  driver: Driver,
+  source: pg.ClientBase,
+  keys: readonly (readonly string[])[],
+  version: number,
+): Promise<number[]> {
+  if (version === 0) return keys.map(() => 0);
   const columns = keyTypes(driver);
   const names = columns.map((column) => ident(column.name));
-  const rows = await runPrepared(
+  const numbered = unnestRelation([...columns, { name: "cf_n", type: "int" }], 1);
+  const [row] = await runPrepared(
     source,
-    `select distinct (coalesce((
+    `select json_agg(coalesce((
        select c.n from ${chunkTable(compiled.source, driver)} c
        where c.version = ${Number(version)} and (${names.map((name) => `c.${name}`).join(", ")}) <= (${names.map((name) => `k.${name}`).join(", ")})
-       order by ${names.map((name) => `c.${name} desc`).join(", ")} limit 1), 0) % ${STRIPES})::text
-     from ${unnestRelation(columns, 1)} as k`,
-    toColumnArrays(keys, columns.length),
+       order by ${names.map((name) => `c.${name} desc`).join(", ")} limit 1), 0) % ${STRIPES} order by k.cf_n)
+     from ${numbered} as k`,
+    [...toColumnArrays(keys, columns.length), keys.map((_, i) => String(i))],
   );
-  return rows.map(([stripe]) => Number(stripe));
+  return JSON.parse(row?.[0] ?? "[]") as number[];
 }
 
 export function stripeOfChunk(n: number): number {

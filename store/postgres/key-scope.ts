@@ -36,7 +36,7 @@ export interface Part {
 /** SQL with its parameters. */
 export interface Fragment {
   readonly sql: string;
-  readonly values: readonly unknown[];
+  readonly values: readonly (readonly (string | null)[])[];
 }
 
 /** The source rows of the keys, where they have to travel. Reads now. */

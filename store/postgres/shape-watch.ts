@@ -1,8 +1,15 @@
 import type pg from "pg";
 import { CrossfadeError } from "../../config/errors.ts";
 import type { Side } from "../../config/words.ts";
-import { readShapes, readToken, shapeChanges, type Shape, type ShapeRole } from "./shape.ts";
-import { run } from "./statement.ts";
+import {
+  prepareToken,
+  readShapes,
+  readToken,
+  shapeChanges,
+  type Shape,
+  type ShapeRole,
+} from "./shape.ts";
+import { run, type TextRow } from "./statement.ts";
 
 /** A side as a direction sees it. */
 export interface ShapeSide {
@@ -21,7 +28,7 @@ export interface ShapeSide {
  * is seen by a later look at the catalog; the tables the sync wrote stay locked against DDL until its commit.
  */
 export class ShapeWatch {
-  readonly #sides: readonly { readonly of: ShapeSide; oids: readonly string[]; token: string }[];
+  readonly #sides: readonly Watched[];
 
   private constructor(sides: readonly ShapeSide[]) {
     this.#sides = sides.map((of) => ({ of, oids: [], token: "" }));
@@ -39,19 +46,44 @@ export class ShapeWatch {
 
   /** Throws SHAPE_CHANGED when DDL changed a mapped table of either side. */
   async check(): Promise<void> {
-    await Promise.all(
-      this.#sides.map(async (side) => {
-        if ((await readToken(side.of.client, side.oids)) !== side.token) await look(side);
-      }),
-    );
+    await Promise.all(this.#sides.map(check));
+  }
+
+  /** The same for the side that is read from. */
+  async checkSource(): Promise<void> {
+    await Promise.all(this.#sides.filter(({ of }) => of.role === "source").map(check));
+  }
+
+  /** For the side that is written to: a statement for `runBatch` on its session, whose answer `judge` wants. */
+  async targetStatement(): Promise<string> {
+    const { of, oids } = this.#target();
+    return prepareToken(of.client, oids);
+  }
+
+  /** Throws SHAPE_CHANGED when the answer says that DDL changed a mapped table of the target. */
+  async judge(answer: readonly TextRow[] | undefined): Promise<void> {
+    const target = this.#target();
+    if (answer?.[0]?.[0] !== target.token) await look(target);
+  }
+
+  #target(): Watched {
+    const target = this.#sides.find(({ of }) => of.role === "target");
+    if (target === undefined) throw new Error("no target is watched");
+    return target;
   }
 }
 
-async function look(side: {
-  of: ShapeSide;
+interface Watched {
+  readonly of: ShapeSide;
   oids: readonly string[];
   token: string;
-}): Promise<void> {
+}
+
+async function check(side: Watched): Promise<void> {
+  if ((await readToken(side.of.client, side.oids)) !== side.token) await look(side);
+}
+
+async function look(side: Watched): Promise<void> {
   const { client, schema } = side.of;
   const stored = await readStored(client, side.of.side);
   const members = await readShapes(client, schema, [...stored.keys()]);

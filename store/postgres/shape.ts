@@ -1,6 +1,6 @@
 import type pg from "pg";
 import { KEY_SQL } from "./catalog.ts";
-import { run, runPrepared } from "./statement.ts";
+import { prepareForBatch, run, runPrepared } from "./statement.ts";
 
 /** What of a table must not change while a migration runs, as the catalog of its server has it at one moment. */
 export interface Shape {
@@ -88,6 +88,14 @@ export async function readShapes(
 export async function readToken(client: pg.ClientBase, oids: readonly string[]): Promise<string> {
   const [row] = await runPrepared(client, tokenSql(oids), []);
   return row?.[0] ?? "";
+}
+
+/** The same as a statement for `runBatch`. */
+export async function prepareToken(
+  client: pg.ClientBase,
+  oids: readonly string[],
+): Promise<string> {
+  return `execute ${await prepareForBatch(client, tokenSql(oids))}`;
 }
 
 /** The numbers stand in the text: as a parameter they would have it planned again each time, at four times the cost. */

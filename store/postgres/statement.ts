@@ -1,5 +1,6 @@
 import { createHash } from "node:crypto";
 import type pg from "pg";
+import { literal } from "./quote.ts";
 
 export type TextRow = readonly (string | null)[];
 
@@ -54,6 +55,27 @@ export async function runBatch(
 }
 
 const inBatches = new WeakMap<pg.ClientBase, Map<string, string>>();
+
+/** A statement for `runBatch` with parameters that are texts or arrays of texts or nulls; planned once per session and text. */
+export async function batchStatement(
+  client: pg.ClientBase,
+  text: string,
+  values: readonly (string | readonly (string | null)[])[],
+): Promise<string> {
+  const name = await prepareForBatch(client, text);
+  if (values.length === 0) return `execute ${name}`;
+  const parameters = values.map((value) =>
+    literal(typeof value === "string" ? value : arrayLiteral(value)),
+  );
+  return `execute ${name}(${parameters.join(", ")})`;
+}
+
+function arrayLiteral(values: readonly (string | null)[]): string {
+  const items = values.map((value) =>
+    value === null ? "NULL" : `"${value.replaceAll("\\", "\\\\").replaceAll('"', '\\"')}"`,
+  );
+  return `{${items.join(",")}}`;
+}
 
 /**
  * Prepares a statement for `runBatch`, whose statements are otherwise planned each time; once per session and text. Returns

@@ -10,6 +10,7 @@ import {
   rawRelation,
   readRows,
 } from "./key-scope.ts";
+import type { Later } from "./later.ts";
 import { type Driver, type Mapping, mayRepeat, type Reader, rowsTravel } from "./mapping.ts";
 import { clearHealed, type Refusal } from "./quarantine.ts";
 import { recordRefused } from "./record-refused.ts";
@@ -73,10 +74,15 @@ async function syncGroup(
       ? await readCarefully(context, driver, reader, keys, refusals)
       : { keys, rows: await readRows(context, driver, reader, keys) };
     for (const mapping of reader.mappings) {
-      const work = options.careful ? syncCarefully : syncMapping;
-      refusals.push(...(await work(context, { driver, reader, mapping }, scope, options)));
+      const part = { driver, reader, mapping };
+      refusals.push(
+        ...(options.careful
+          ? await syncCarefully(context, part, scope, options)
+          : await syncMapping(context, part, scope, options, transaction.later)),
+      );
     }
   }
+  if (refusals.length > 0 || transaction.hasQuarantine) await transaction.later.send();
   const open = await recordRefused(context, driver, refusals);
   if (transaction.hasQuarantine)
     await clearHealed(context.target, context.compiled.direction, driver.name, keys, refusals);
@@ -107,19 +113,22 @@ async function readCarefully(
   }
 }
 
-/** Syncs one mapping for a scope as a whole; returns the keys it rejects. */
+/** Syncs one mapping for a scope as a whole, what is written `later` if that is given; returns the keys it rejects. */
 async function syncMapping(
   context: SyncContext,
   part: Part,
   scope: KeyScope,
   options: ApplyOptions,
+  later?: Later,
 ): Promise<Refusal[]> {
+  // A condition may look at what other mappings make.
+  if (asksBefore(context, part)) await later?.send();
   const rejected = await rejectedKeys(context, part, scope);
   const accepted =
     rejected.size === 0
       ? scope
       : subset(part.driver, part.reader, scope, (key) => !rejected.has(JSON.stringify(key)));
-  await apply(context, part, accepted, options);
+  await apply(context, part, accepted, options, later);
   return [...rejected].map(([key, reason]) =>
     refusal(
       part.driver,
@@ -130,6 +139,11 @@ async function syncMapping(
       "quarantined",
     ),
   );
+}
+
+/** Something has to be known of the rows before they are written. */
+function asksBefore({ compiled }: SyncContext, { driver, reader, mapping }: Part): boolean {
+  return mapping.rejects.length > 0 || (mayRepeat(driver, reader) && !rowsTravel(compiled, reader));
 }
 
 /** Keys (as JSON) that the mapping's `reject` conditions hold for, with the reason. Their target rows stay as they are. */
@@ -193,6 +207,7 @@ async function apply(
   part: Part,
   scope: KeyScope,
   options: ApplyOptions,
+  later?: Later,
 ): Promise<void> {
   if (scope.keys.length === 0) return;
   const { driver, mapping } = part;
@@ -201,7 +216,9 @@ async function apply(
     first: mapped.values.length + 1,
   });
   const sql = applySql(mapping, mapped.sql, owned.sql, options);
-  await runInSync(context, context.target, sql, [...mapped.values, ...owned.values]);
+  const values = [...mapped.values, ...owned.values];
+  if (later !== undefined) await later.say(sql, values);
+  else await runInSync(context, context.target, sql, values);
 }
 
 /** Syncs as a whole; on a refusal halves the keys until the refused ones stand alone. */

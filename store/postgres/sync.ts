@@ -1,6 +1,7 @@
 import type pg from "pg";
 import { CrossfadeError } from "../../config/errors.ts";
 import type { Plan } from "../../config/plan-types.ts";
+import { Later } from "./later.ts";
 import { literal } from "./quote.ts";
 import { chunkLock, directionLock, STRIPES } from "./locks.ts";
 import type { CompiledDirection, Driver } from "./mapping.ts";
@@ -41,6 +42,8 @@ export class ChunkPlanMoved extends Error {
 export interface SyncTransaction {
   /** The direction has quarantined or deferred keys. */
   readonly hasQuarantine: boolean;
+  /** For what is written and needs no answer. Before anything else is said to the target: `later.send()`. */
+  readonly later: Later;
 }
 
 /**
@@ -74,8 +77,17 @@ export async function syncAndSave<T>(
   try {
     const transaction = await begin(context, scopes);
     const result = await work(transaction);
-    await context.shapes.check();
-    const [saved] = await runBatch(target, [save, "commit"]);
+    const token = await context.shapes.targetStatement();
+    // What was read is behind us, so the source may be looked at while the target writes.
+    const [written, looked] = await Promise.allSettled([
+      transaction.later.send([token, save]),
+      context.shapes.checkSource(),
+    ]);
+    if (written.status === "rejected") throw written.reason;
+    if (looked.status === "rejected") throw looked.reason;
+    const [answer, saved] = written.value.slice(-2);
+    await context.shapes.judge(answer);
+    await target.query("commit");
     return { result, saved: saved ?? [] };
   } catch (error) {
     // A broken connection has rolled back by itself; the first error is the one that matters.
@@ -94,14 +106,18 @@ async function begin(context: SyncContext, scopes: readonly Scope[]): Promise<Sy
        (select coalesce(json_agg(json_build_array(tbl, version)), '[]') from crossfade.chunk_plan where direction = ${literal(direction)})
      from crossfade.state s where s.side = ${literal(compiled.target)}`,
   );
+  // What the ledger or the source is told of after the commit must have reached the disk (DESIGN §2.4).
+  const enter = await prepareForBatch(
+    target,
+    `select set_config('crossfade.mirror', ${literal(`${direction}:${epoch}`)}, true),
+       case when current_setting('synchronous_commit') in ('off', 'local', 'remote_write') then set_config('synchronous_commit', 'on', true) end,
+       pg_advisory_xact_lock_shared(${lock.classId}, ${lock.objectId})`,
+  );
   const results = await runBatch(target, [
     "begin isolation level read committed",
     ...(context.feed === "wal" ? [markSql(`${direction}:${epoch}`)] : []),
-    `set local crossfade.mirror = ${literal(`${direction}:${epoch}`)}`,
-    // What the ledger or the source is told of after the commit must have reached the disk (DESIGN §2.4).
-    "select set_config('synchronous_commit', 'on', true) where current_setting('synchronous_commit') in ('off', 'local', 'remote_write')",
-    `select pg_advisory_xact_lock_shared(${lock.classId}, ${lock.objectId})`,
-    ...lockStatements(context, scopes),
+    `execute ${enter}`,
+    ...(await lockStatements(context, scopes)),
     // One statement after all locks: what it sees was committed by whoever held them before.
     `execute ${readState}`,
   ]);
@@ -115,7 +131,7 @@ async function begin(context: SyncContext, scopes: readonly Scope[]): Promise<Sy
   const versions = new Map(JSON.parse(state[3] ?? "[]") as [number, number][]);
   if (scopes.some((scope) => (versions.get(scope.driver.number) ?? 0) !== scope.planVersion))
     throw new ChunkPlanMoved(versions);
-  return { hasQuarantine: state[2] === "true" };
+  return { hasQuarantine: state[2] === "true", later: new Later(context) };
 }
 
 /** The wal feed skips a transaction that begins with this message; it must come before the first row. */
@@ -124,7 +140,7 @@ function markSql(marker: string): string {
 }
 
 /** One statement that takes all chunk locks in ascending order: every session locks in the same order. */
-function lockStatements(context: SyncContext, scopes: readonly Scope[]): string[] {
+async function lockStatements(context: SyncContext, scopes: readonly Scope[]): Promise<string[]> {
   const locks = scopes.flatMap((scope) =>
     scope.stripes.map(
       (stripe) => chunkLock(context.compiled.direction, scope.driver.number, stripe).objectId,
@@ -132,10 +148,11 @@ function lockStatements(context: SyncContext, scopes: readonly Scope[]): string[
   );
   if (locks.length === 0) return [];
   const classId = chunkLock(context.compiled.direction, 0, 0).classId;
-  const ordered = [...new Set(locks)].toSorted((a, b) => a - b);
-  return [
-    `select count(*) from (select pg_advisory_xact_lock(${classId}, o) from (select unnest(array[${ordered.join(",")}]) as o order by 1) s) l`,
-  ];
+  const name = await prepareForBatch(
+    context.target,
+    `select count(*) from (select pg_advisory_xact_lock(${classId}, o) from (select unnest($1::int[]) as o order by 1) s) l`,
+  );
+  return [`execute ${name}('{${[...new Set(locks)].join(",")}}')`];
 }
 
 export const ALL_STRIPES: readonly number[] = Array.from({ length: STRIPES }, (_, i) => i);

@@ -70,7 +70,8 @@ async function send(
   return runPrepared(target, sql, values);
 }
 
-function textSize(value: unknown): number {
+/** Characters in texts and arrays of texts. */
+export function textSize(value: unknown): number {
   if (typeof value === "string") return value.length;
   return Array.isArray(value)
     ? value.reduce<number>((sum, item: unknown) => sum + textSize(item), 0)

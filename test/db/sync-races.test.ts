@@ -2,6 +2,7 @@ import { afterEach, expect, test } from "vitest";
 import pg from "pg";
 import { awaitFence } from "../../backfill/fence.ts";
 import { planChunks } from "../../store/postgres/chunks.ts";
+import { chunkLock } from "../../store/postgres/locks.ts";
 import { feedIsComplete, installFeed } from "../../store/postgres/install-feed.ts";
 import { openEngine } from "../../store/postgres/engine.ts";
 import { syncChunk } from "../../store/postgres/sync-chunk.ts";
@@ -208,3 +209,26 @@ async function other(world: SyncWorld) {
   open.push(() => engine.close());
   return engine.context;
 }
+
+test("where a key's chunk is, is known only for one plan of chunks", async () => {
+  const world = await openWorld();
+  await world.old.query("insert into users select n, 'u' from generate_series(1, 20) n");
+  const { compiled, source, target } = world.engine.context;
+  const [driver] = compiled.drivers;
+  if (driver === undefined) throw new Error("no driver");
+  await planChunks(compiled, driver, source, target, 10);
+  await world.old.query("update users set name = 'v'");
+  await world.drain();
+  await planChunks(compiled, driver, source, target, 4);
+  const copier = await connect(world.urls.newUrl);
+  // Users 13 to 16 were in chunk 1 and are in chunk 3.
+  const lock = chunkLock("forward", driver.number, 3);
+  await copier.query("select pg_advisory_lock($1, $2)", [lock.classId, lock.objectId]);
+  await world.old.query("update users set name = 'w' where id = 15");
+  const pass = world.drain();
+  await somebodyWaits(copier);
+  await copier.query("select pg_advisory_unlock($1, $2)", [lock.classId, lock.objectId]);
+  await pass;
+  const { rows } = await world.new.query("select id from users where name = 'w'");
+  expect(rows).toEqual([{ id: "15" }]);
+});

@@ -265,3 +265,40 @@ test("a sync whose epoch is over changes nothing", async () => {
   await expect(world.passes.run()).rejects.toMatchObject({ code: "STALE" });
   expect(await rows(world.new, "select count(*) from users")).toEqual([["0"]]);
 });
+
+test("a mapping that looks at what another one makes sees it within a pass, and so does its condition", async () => {
+  const urls = await createDatabasePair();
+  const tables = (author: string) =>
+    `create table users (id int primary key, name text); create table posts (id int primary key, author int ${author}, by text)`;
+  await withClient(urls.oldUrl, (client) => client.query(tables("")));
+  await withClient(urls.newUrl, (client) => client.query(tables("references users")));
+  const world = await SyncWorld.open({
+    ...urls,
+    forward: [
+      mapping("users", "users"),
+      mapping("posts", "posts", {
+        also: { users: "select id from posts where author = users.id" },
+        set: new Map([["by", "(select u.name from public.users u where u.id = author)"]]),
+        reject: new Map([
+          ["no author", "not exists (select from public.users u where u.id = author)"],
+        ]),
+      }),
+    ],
+  });
+  worlds.push(world);
+  await world.old.query(
+    "begin; insert into posts values (10, 1); insert into users values (1, 'Ada'); commit",
+  );
+  await world.drain();
+  const posts = "select id, author, by from posts order by 1";
+  expect(await rows(world.new, posts)).toEqual([["10", "1", "Ada"]]);
+  await world.old.query("update users set name = 'Bo'; insert into posts values (11, 1), (12, 9)");
+  await world.drain();
+  expect(await rows(world.new, posts)).toEqual([
+    ["10", "1", "Bo"],
+    ["11", "1", "Bo"],
+  ]);
+  expect(await rows(world.new, "select key::text, reason from crossfade.quarantine")).toEqual([
+    ["{12}", "no author"],
+  ]);
+});
