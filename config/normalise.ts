@@ -87,7 +87,7 @@ export function normalise(file: string, plan: PlanFile, notActing: readonly stri
       shadow: plan.gates.shadow,
       canary: plan.gates.canary,
     },
-    policy: normalisePolicy(plan, plan.gates.drill),
+    policy: normalisePolicy(plan, plan.gates),
     backup: backupPlan(file, plan.backup),
     approvals: plan.approvals,
     operate: { listen: plan.operate.listen, tokens: plan.operate.tokens || undefined },

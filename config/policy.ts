@@ -1,6 +1,8 @@
 import { Cron } from "croner";
 import { z } from "zod";
 import { count, duration, flag, phaseName, section, share, text } from "./fields.ts";
+import { NO_SERVER_LIMITS, serverLimits } from "./server-limits.ts";
+import type { ServerLimits } from "./server-limits.ts";
 import { PHASES, isPhase } from "./words.ts";
 import type { Phase } from "./words.ts";
 
@@ -16,6 +18,7 @@ export interface PolicyPlan {
   readonly hooks: Readonly<Partial<Record<Phase, HooksPlan>>>;
   /** How old the last good drill may be before write-new; undefined: none is asked for. */
   readonly drillMaxAgeMs: number | undefined;
+  readonly servers: ServerLimits;
 }
 
 export interface WindowPlan {
@@ -57,6 +60,7 @@ export const NO_POLICY: PolicyPlan = {
   rollbackOn: undefined,
   hooks: {},
   drillMaxAgeMs: undefined,
+  servers: NO_SERVER_LIMITS,
 };
 
 const anyPhase = () => text(`a phase: ${PHASES.join(", ")}`, (value) => isPhase(value));
@@ -168,8 +172,13 @@ export const drillField = section({
 
 type Fields = { [Key in keyof typeof policyFields]: z.output<(typeof policyFields)[Key]> };
 
+/** The part of `gates` this page is about. */
+type GateFields = { readonly drill?: z.output<typeof drillField> } & Parameters<
+  typeof serverLimits
+>[0];
+
 /** From what the file says to what the other modules use. */
-export function normalisePolicy(fields: Fields, drill: z.output<typeof drillField>): PolicyPlan {
+export function normalisePolicy(fields: Fields, gates: GateFields): PolicyPlan {
   const on = fields.rollback_on;
   return {
     stayMs: fields.stay as PolicyPlan["stayMs"],
@@ -193,7 +202,8 @@ export function normalisePolicy(fields: Fields, drill: z.output<typeof drillFiel
         { before: before.map(toHook), after: after.map(toHook) },
       ]),
     ),
-    drillMaxAgeMs: drill?.max_age,
+    drillMaxAgeMs: gates.drill?.max_age,
+    servers: serverLimits(gates),
   };
 }
 

@@ -19,6 +19,7 @@ import {
   text,
 } from "./fields.ts";
 import { drillField, policyFields } from "./policy.ts";
+import { serverFields } from "./server-limits.ts";
 import { CONSISTENCIES, ROUTE_KINDS, TOKEN_CARRIERS } from "./words.ts";
 
 /**
@@ -393,6 +394,7 @@ const gates = section({
     .prefault({})
     .describe("The new app answers as well as the old."),
   drill: drillField,
+  ...serverFields,
 });
 
 export const planSchema = section({

@@ -217,7 +217,10 @@ export class Controller {
     const { plan, store, engine, log } = this.#options;
     if (this.#watchdog === undefined || performance.now() < this.#watchAfter) return;
     this.#watchAfter = performance.now() + WATCH_MS;
-    const trigger = this.#watchdog.observe(await gatherFacts(store, engine), performance.now());
+    const trigger = this.#watchdog.observe(
+      await gatherFacts(store, engine, { servers: false }),
+      performance.now(),
+    );
     if (trigger !== undefined) await goBack({ store, plan, log }, trigger);
   }
 

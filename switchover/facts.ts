@@ -16,7 +16,12 @@ import type { MachineFacts } from "./machine.ts";
 export async function gatherFacts(
   store: ControlStore,
   engine: Engine,
-  said: { readonly noWayBack?: boolean; readonly acceptRoundTrip?: boolean } = {},
+  said: {
+    readonly noWayBack?: boolean;
+    readonly acceptRoundTrip?: boolean;
+    /** `false`: whoever asks does not look at them. */
+    readonly servers?: boolean;
+  } = {},
 ): Promise<GateFacts> {
   const migration = await readMigration(store);
   const direction = activeDirection(migration);
@@ -31,6 +36,7 @@ export async function gatherFacts(
     drill,
     inPhaseMs,
     quarantine,
+    servers,
   ] = await Promise.all([
     readWorkers(store, "mirror"),
     progress(store, "forward"),
@@ -45,6 +51,7 @@ export async function gatherFacts(
     migration.phase === "off"
       ? { open: 0, accepted: 0 }
       : engine.countQuarantine(direction).catch(messageOf),
+    said.servers === false ? undefined : engine.servers(),
   ]);
   return {
     migration,
@@ -61,6 +68,7 @@ export async function gatherFacts(
     inPhaseMs,
     now: new Date(),
     drill,
+    servers,
   };
 }
 
@@ -79,6 +87,7 @@ export function gateLimits(plan: Plan): GateLimits {
     windows: plan.policy.windows,
     canary: plan.gates.canary,
     drillMaxAgeMs: plan.policy.drillMaxAgeMs,
+    servers: plan.policy.servers,
   };
 }
 

@@ -1,4 +1,5 @@
 import type { PolicyPlan } from "../config/policy.ts";
+import type { ServerLimits } from "../config/server-limits.ts";
 import { directionFrom, phaseIndex } from "../config/words.ts";
 import type { Direction, Phase } from "../config/words.ts";
 import type { TableProgress } from "../store/control/chunk-ledger.ts";
@@ -10,7 +11,10 @@ import type { WorkerSeen } from "../store/control/workers.ts";
 import type { CompareLimits } from "./compare-sides.ts";
 import { canaryGate, drillGate, stayGate, windowGate } from "./policy-gates.ts";
 import type { Leaving } from "./policy-gates.ts";
+import { serverGates } from "./server-gates.ts";
+import type { Servers } from "./server-gates.ts";
 import { sumShadow } from "./shadow.ts";
+import { span } from "./spans.ts";
 
 /** Gates: pure functions from facts to a verdict with its value, its limit and its reason. Unknown blocks (DESIGN §2.10). */
 
@@ -29,10 +33,17 @@ export const GATE_NAMES = [
   "canary",
   "drill",
   "round-trip",
+  "transactions",
+  "replicas",
+  "wal",
+  "disk",
 ] as const;
 export type GateName = (typeof GATE_NAMES)[number];
 /** The others depend on more than facts and limits: `gatesInto` alone evaluates them. */
-export type PlainGate = Exclude<GateName, "stay" | "window" | "drill">;
+export type PlainGate = Exclude<
+  GateName,
+  "stay" | "window" | "drill" | "transactions" | "replicas" | "wal" | "disk"
+>;
 
 export interface Gate {
   readonly name: GateName;
@@ -85,6 +96,8 @@ export interface GateFacts {
   readonly roundTrip: VerifyRun | undefined;
   /** Going back although rows do not come back as they are was confirmed, now. */
   readonly roundTripAccepted: boolean;
+  /** Undefined: not asked, because the plan limits nothing there. */
+  readonly servers: Servers | undefined;
 }
 
 /** What of the plan limits them. */
@@ -99,6 +112,7 @@ export interface GateLimits {
   readonly windows: PolicyPlan["windows"];
   readonly canary: CompareLimits;
   readonly drillMaxAgeMs: number | undefined;
+  readonly servers: ServerLimits;
 }
 
 /** Heartbeats come every second or so: older than this and a process says nothing about now. */
@@ -151,6 +165,7 @@ export function gatesInto(
   return [
     ...evaluateGates(names, phase, facts, limits),
     ...asked.filter((gate) => gate !== undefined),
+    ...serverGates(facts.servers, limits.servers),
   ];
 }
 
@@ -234,7 +249,7 @@ function lagGate(facts: GateFacts, limits: GateLimits): GateResult {
   if (mirror === undefined)
     return unknown("no mirror has reported: is `crossfade mirror` (or `up`) running?");
   if (mirror.seenMs > FRESH_MS)
-    return unknown(`the mirror was last seen ${seconds(mirror.seenMs)} ago`);
+    return unknown(`the mirror was last seen ${span(mirror.seenMs)} ago`);
   const { direction, epoch, state, lag_ms: lag, why } = mirror.stats;
   if (direction !== activeDirection(migration) || epoch !== migration.epoch) {
     return unknown(
@@ -279,7 +294,7 @@ function backfillGate(progress: readonly TableProgress[]): GateResult {
 function verifyGate(facts: GateFacts, limits: GateLimits): GateResult {
   const gate = {
     name: "verify",
-    limit: `clean, at most ${seconds(limits.verifyMaxAgeMs)} old`,
+    limit: `clean, at most ${span(limits.verifyMaxAgeMs)} old`,
   } as const;
   if (nothingMirrored(facts, limits))
     return { ...gate, state: "pass", value: null, why: "nothing is mirrored back", heals: "never" };
@@ -295,7 +310,7 @@ function verifyGate(facts: GateFacts, limits: GateLimits): GateResult {
     return blocked("fail", describeRun(lastRun), "the last comparison found differences");
   }
   if (clean === undefined) return blocked("unknown", null, "no clean comparison of all tables yet");
-  const value = `clean ${seconds(clean.ageMs)} ago`;
+  const value = `clean ${span(clean.ageMs)} ago`;
   if (clean.epoch !== migration.epoch)
     return blocked("unknown", value, "authority has moved since the last clean comparison");
   if (
@@ -383,7 +398,7 @@ function quarantineGate(facts: GateFacts, limits: GateLimits): GateResult {
 function sidecarsGate({ sidecars, migration }: GateFacts): GateResult {
   const gate = {
     name: "sidecars",
-    limit: `all seen within ${seconds(FRESH_MS)}, at epoch ${migration.epoch}`,
+    limit: `all seen within ${span(FRESH_MS)}, at epoch ${migration.epoch}`,
   } as const;
   const blocked = (state: "fail" | "unknown", why: string): GateResult => {
     return {
@@ -401,7 +416,7 @@ function sidecarsGate({ sidecars, migration }: GateFacts): GateResult {
     return blocked("unknown", "no sidecar is registered: traffic would not follow");
   const unseen = sidecars.find((sidecar) => sidecar.seenMs > FRESH_MS);
   if (unseen !== undefined)
-    return blocked("fail", `sidecar ${unseen.id} was last seen ${seconds(unseen.seenMs)} ago`);
+    return blocked("fail", `sidecar ${unseen.id} was last seen ${span(unseen.seenMs)} ago`);
   const behind = sidecars.find((sidecar) => sidecar.epoch !== migration.epoch);
   if (behind !== undefined)
     return blocked("fail", `sidecar ${behind.id} is still at epoch ${behind.epoch}`);
@@ -474,7 +489,7 @@ function roundTripGate({ roundTrip, roundTripAccepted }: GateFacts): GateResult 
   const { failed, compared: samples } = proof;
   const value = `${failed} rows`;
   if (failed === 0) {
-    const why = `${seconds(roundTrip.ageMs)} ago every row of new would have come back as it was`;
+    const why = `${span(roundTrip.ageMs)} ago every row of new would have come back as it was`;
     return { ...gate, state: "pass", value, samples, why, heals: "never" };
   }
   if (roundTripAccepted) {
@@ -493,14 +508,6 @@ export function blocks({ name, state }: Gate): boolean {
 
 function percent(share: number): string {
   return `${Math.round(share * 1e6) / 1e4} %`;
-}
-
-function seconds(ms: number): string {
-  return ms < 10_000
-    ? `${Math.round(ms / 100) / 10} s`
-    : ms < 600_000
-      ? `${Math.round(ms / 1_000)} s`
-      : `${Math.round(ms / 60_000)} min`;
 }
 
 /** `lag: 3000 ms (limit 1000 ms): the mirror is behind` */

@@ -3,6 +3,7 @@ import type { Phase } from "../config/words.ts";
 import { windowKey } from "../store/control/side-reads.ts";
 import { compareSides, percent, sumWindows } from "./compare-sides.ts";
 import type { GateFacts, GateLimits, GateResult } from "./gates.ts";
+import { span } from "./spans.ts";
 
 /** Gates that the plan's policy asks for: stay, window, canary, drill. Pure. */
 
@@ -106,10 +107,4 @@ export function drillGate(
     return blocked(`the last drill went the other way; ${hint}`);
   if (ageMs > drillMaxAgeMs) return blocked(`the last drill is too old; ${hint}`);
   return { ...gate, state: "pass", value, why: "the flip was rehearsed", heals: "never" };
-}
-
-function span(ms: number): string {
-  if (ms < 10_000) return `${Math.round(ms / 100) / 10} s`;
-  if (ms < 600_000) return `${Math.round(ms / 1_000)} s`;
-  return ms < 172_800_000 ? `${Math.round(ms / 60_000)} min` : `${Math.round(ms / 86_400_000)} d`;
 }

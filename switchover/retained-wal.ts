@@ -7,6 +7,7 @@ import { changeMigration, readMigration } from "../store/control/migration.ts";
 import type { ControlStore } from "../store/control/open.ts";
 import { dropSlot, findSlot } from "../store/postgres/wal-slot.ts";
 import { onSide } from "./both-sides.ts";
+import { size } from "./spans.ts";
 
 const LOOK_MS = 5_000;
 
@@ -82,8 +83,4 @@ async function letGo(options: RetainedWalOptions, side: Side, retained: number):
   log.error({ side, retained }, `controller: ${why}`);
   await addEvent(store, { kind: "slot-dropped", by: "controller", detail: { side, why } });
   await onSide({ plan }, side, (client) => dropSlot(client, side));
-}
-
-function size(bytes: number): string {
-  return bytes >= 1e9 ? `${(bytes / 1e9).toFixed(1)} GB` : `${(bytes / 1e6).toFixed(1)} MB`;
 }

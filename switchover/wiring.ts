@@ -40,6 +40,7 @@ import {
   teardownSides,
   uninstallSides,
 } from "./sides.ts";
+import { watchServers } from "./servers.ts";
 import { sqlOfEffect } from "./step-sql.ts";
 
 /** The engine on both databases. */
@@ -85,6 +86,7 @@ export function openRealEngine(wiring: Wiring): Engine {
     acceptQuarantine: (direction, { id, by, reason }) =>
       onSide(wiring, targetOf(direction), (client) => acceptLoss(client, id, by, reason)),
     sides: () => sideStatuses(wiring),
+    servers: watchServers(wiring),
   };
 }
 

@@ -1,4 +1,5 @@
 import { describe, expect, test } from "vitest";
+import { NO_SERVER_LIMITS } from "../../config/server-limits.ts";
 import { PHASES } from "../../config/words.ts";
 import { NO_SHADOW } from "../../store/control/shadow-report.ts";
 import type { VerifyRun } from "../../store/control/verify-runs.ts";
@@ -23,6 +24,7 @@ const LIMITS: GateLimits = {
   windows: {},
   canary: { samples: 0, errors: 0, p99: 1 },
   drillMaxAgeMs: undefined,
+  servers: NO_SERVER_LIMITS,
 };
 const T = (seconds: number) => new Date(Date.UTC(2026, 0, 1, 0, 0, seconds));
 
@@ -127,6 +129,7 @@ const GOOD: GateFacts = {
   drill: undefined,
   roundTrip: undefined,
   roundTripAccepted: false,
+  servers: undefined,
 };
 
 function gate(name: PlainGate, facts: Partial<GateFacts>, limits: Partial<GateLimits> = {}) {
@@ -183,6 +186,22 @@ test("a plan that samples no reads requires none", () => {
     state: "pass",
     why: "not required: shadow.sample is 0%",
   });
+});
+
+test("servers that were asked for and say nothing block, into every phase", () => {
+  const servers = {
+    transactionMs: 1,
+    replicas: { lagMs: 1, old: 0, new: 0 },
+    walBytes: 1,
+    diskBytes: 1,
+  };
+  for (const said of [undefined, { old: "connection refused", new: "connection refused" }])
+    for (const phase of PHASES) {
+      const found = gatesInto(phase, { ...GOOD, servers: said }, { ...LIMITS, servers });
+      const unknown = found.filter(({ state }) => state === "unknown").map(({ name }) => name);
+      expect(unknown, phase).toEqual(["transactions", "replicas", "wal", "disk"]);
+      expect(found.filter(blocks)).toHaveLength(4);
+    }
 });
 
 test("no data is no success: without reports no gate that needs one passes", () => {
