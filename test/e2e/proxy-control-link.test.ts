@@ -88,6 +88,35 @@ test("a second sidecar: both know before it takes requests, and the authority an
   await expect.poll(() => side(first.url)).toBe("new");
 });
 
+test("a share that changes reaches every sidecar at once: by notification, no beat is waited for", async ({
+  annotate,
+}) => {
+  const { plan, change } = await world();
+  await change({ phase: "canary", readsNew: 0 });
+  const urls: string[] = [];
+  for (let n = 0; n < 2; n += 1) {
+    const listen = { host: "127.0.0.1", port: await freePort() };
+    const proxy = { ...plan.proxy, consistency: "eventual", listen } as const;
+    urls.push((await runRole({ ...plan, proxy })).url);
+  }
+  const arrivals: number[] = [];
+  for (const [readsNew, side] of [0, 1, 0, 1, 0].map(
+    (n) => [n, n === 1 ? "new" : "old"] as const,
+  )) {
+    await change({ readsNew });
+    const changed = performance.now();
+    await Promise.all(
+      urls.map((url) =>
+        expect
+          .poll(async () => (await send(url, as("ann"))).body, { interval: 2, timeout: 10_000 })
+          .toBe(side),
+      ),
+    );
+    arrivals.push(performance.now() - changed);
+  }
+  await annotate(`ms until both sidecars followed: ${arrivals.map(Math.round).join(", ")}`);
+});
+
 test("a sidecar that starts while writes are held starts holding", async () => {
   const { plan, store } = await world();
   await holdWrites(store, { attempt: 4, ms: 60_000 });
@@ -158,6 +187,29 @@ test("a control store that goes away: traffic goes on, fences stop counting, and
   await expect.poll(() => link.connected(), { timeout: 10_000 }).toBe(true);
   await expect.poll(() => link.state()?.phase).toBe("shadow");
   expect(links).toEqual([true, false, true]);
+});
+
+test("a hold that comes to its deadline without news: what was known counts for nothing until it is read again", async () => {
+  const { plan, store } = await world();
+  const relay = await startRelay(plan.control.database);
+  const link = new ControlLink({
+    plan: { ...plan, control: { ...plan.control, database: relay.url } },
+    id: "in doubt",
+    listen: "127.0.0.1:1",
+    log: quietLog,
+  });
+  onTestFinished(() => link.stop());
+  await link.start();
+  await holdWrites(store, { attempt: 1, ms: 1_000 });
+  await expect.poll(() => link.state()?.hold?.attempt, { interval: 5 }).toBe(1);
+  const deadline = link.state()?.hold?.deadline ?? Number.NaN;
+  relay.cut();
+  await expect.poll(() => performance.now() > deadline, { interval: 5 }).toBe(true);
+  expect(link.connected()).toBe(false);
+  // The controller is gone and nobody releases: the row says so, and that is news too.
+  relay.heal();
+  await expect.poll(() => link.connected(), { timeout: 10_000 }).toBe(true);
+  expect(link.state()?.hold?.attempt).toBe(1);
 });
 
 /** A way to a database that can be cut. */
