@@ -262,7 +262,7 @@ test("a sync whose epoch is over changes nothing", async () => {
   const world = await openWorld("two databases", "forward");
   await world.old.query("insert into users values (1, 'Ada', null)");
   await world.new.query("update crossfade.state set epoch = 2");
-  await expect(world.passes.run()).rejects.toMatchObject({ code: "STALE" });
+  await expect(world.drain()).rejects.toMatchObject({ code: "STALE" });
   expect(await rows(world.new, "select count(*) from users")).toEqual([["0"]]);
 });
 

@@ -73,7 +73,8 @@ test("while an old snapshot is open and several clients write, the log stays sma
   expect(await run(world.old, "select count(*)::text from crossfade.log_old")).toEqual([["0"]]);
   // No vacuum may take a row while the snapshot is open: one table would be as big as all that was ever logged.
   const BYTES_PER_ROW = 72;
-  expect(biggest).toBeLessThan((ROUNDS * 1_000 * BYTES_PER_ROW) / 2);
+  // A table that could not be locked when it was its turn waits for the next.
+  expect(biggest).toBeLessThan(ROUNDS * 1_000 * BYTES_PER_ROW * 0.7);
   await reader.query("select count(*) from items where n = 0").then(({ rows }) => {
     expect(rows).toEqual([{ count: "1000" }]);
   });

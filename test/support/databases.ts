@@ -18,6 +18,11 @@ export async function createDatabasePair(): Promise<DatabasePair> {
   return { oldUrl, newUrl };
 }
 
+/** Major version of Postgres that the tests run on. */
+export function postgresVersion(): number {
+  return inject("postgres").version;
+}
+
 /** One fresh database, for migrations between two schemas of the same database. */
 export async function createSingleDatabase(): Promise<string> {
   return createDatabase(inject("postgres").oldPort, `t_${randomBytes(6).toString("hex")}`);

@@ -1,3 +1,4 @@
+import pg from "pg";
 import type { TestProject } from "vitest/node";
 import { startEmbeddedPostgres } from "../../examples/support/embedded-postgres.ts";
 import { startInstalledPostgres } from "./installed-postgres.ts";
@@ -5,7 +6,7 @@ import { startInstalledPostgres } from "./installed-postgres.ts";
 declare module "vitest" {
   interface ProvidedContext {
     /** Two real servers for the whole run: `old` and `new` of a migration live on different ones. */
-    postgres: { readonly oldPort: number; readonly newPort: number };
+    postgres: { readonly oldPort: number; readonly newPort: number; readonly version: number };
   }
 }
 
@@ -19,8 +20,22 @@ export default async function setup(project: TestProject): Promise<() => Promise
   const start = () =>
     installed === undefined ? startEmbeddedPostgres() : startInstalledPostgres(installed);
   const [old, next] = await Promise.all([start(), start()]);
-  project.provide("postgres", { oldPort: old.port, newPort: next.port });
+  const version = await majorVersion(old.port);
+  project.provide("postgres", { oldPort: old.port, newPort: next.port, version });
   return async () => {
     await Promise.all([old.stop(), next.stop()]);
   };
+}
+
+async function majorVersion(port: number): Promise<number> {
+  const client = new pg.Client({
+    connectionString: `postgres://postgres:postgres@127.0.0.1:${port}/postgres`,
+  });
+  await client.connect();
+  try {
+    const { rows } = await client.query("show server_version_num");
+    return Math.floor(Number(rows[0].server_version_num) / 10_000);
+  } finally {
+    await client.end();
+  }
 }
