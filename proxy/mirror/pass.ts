@@ -5,6 +5,7 @@ import { deleteOrphans, type OwnedTarget, ownedTargets } from "../../store/postg
 import { listQuarantine } from "../../store/postgres/quarantine.ts";
 import {
   ALL_STRIPES,
+  CatalogMoved,
   ChunkPlanMoved,
   type Scope,
   type SyncContext,
@@ -93,6 +94,8 @@ export class Passes {
       } catch (error) {
         if (error instanceof ChunkPlanMoved) {
           this.#planVersions = error.versions;
+        } else if (error instanceof CatalogMoved) {
+          this.#log.debug({ err: error }, "mirror: catalogs moved; the pass is made again");
         } else if (isRefusal(error) && !careful) {
           this.#log.info({ err: error }, "mirror: the target refuses a row; looking for it");
           careful = true;
@@ -114,11 +117,20 @@ export class Passes {
     const lockAll = heal
       ? this.#context.compiled.drivers.map((driver) => this.#allStripes(driver))
       : [];
+    const { compiled } = this.#context;
+    // Then all that is read of the source are rows by key. Without keys nothing is read, and a fence must not pass unlooked.
+    const checksReads =
+      compiled.direction === "forward" &&
+      !compiled.sameDatabase &&
+      !careful &&
+      !heal &&
+      countKeys(keys) > 0 &&
+      targetsTruncated(compiled, batch).length === 0;
     const { result: deferred, saved } = await syncAndSave(
       this.#context,
       [...scopes, ...lockAll],
       (transaction) => this.#syncAll(transaction, batch, keys, careful, heal),
-      await this.#positionSql(batch),
+      { save: await this.#positionSql(batch), checksReads },
     );
     const [position] = saved;
     if (position === undefined)

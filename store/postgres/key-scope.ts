@@ -1,6 +1,6 @@
 import type pg from "pg";
 import { type Driver, type Mapping, type Own, type Reader, rowsTravel } from "./mapping.ts";
-import type { TextRow } from "./statement.ts";
+import { batchStatement, runBatch, type TextRow } from "./statement.ts";
 import type { SyncContext } from "./sync.ts";
 import {
   keyTexts,
@@ -12,7 +12,7 @@ import {
   toColumnArrays,
   unnestRelation,
 } from "./sync-sql.ts";
-import { runInSync } from "./travel.ts";
+import { keepWaiting, runInSync } from "./travel.ts";
 
 /**
  * The relations of a key scope: few keys travel as text arrays, and what is made of them is a query on the target.
@@ -39,16 +39,27 @@ export interface Fragment {
   readonly values: readonly (readonly (string | null)[])[];
 }
 
-/** The source rows of the keys, where they have to travel. Reads now. */
+/**
+ * The source rows of the keys, where they have to travel. Reads now. `checked`: in the same round trip, after them, looks
+ * whether DDL changed the tables of the source; throws SHAPE_CHANGED.
+ */
 export async function readRows(
   context: SyncContext,
   driver: Driver,
   reader: Reader,
   keys: readonly Key[],
+  checked = false,
 ): Promise<TextRow[]> {
   if (!rowsTravel(context.compiled, reader)) return [];
+  const { source, shapes } = context;
   const sql = `select * from ${sourceByKeys(driver, reader, context.compiled.sourceSchema, 1)} cf_s`;
-  return runInSync(context, context.source, sql, toColumnArrays(keys, driver.key.length));
+  const values = toColumnArrays(keys, driver.key.length);
+  if (!checked) return runInSync(context, source, sql, values);
+  const [rows, token] = await keepWaiting(context, async () =>
+    runBatch(source, [await batchStatement(source, sql, values), await shapes.statement("source")]),
+  );
+  await shapes.judge("source", token);
+  return rows ?? [];
 }
 
 /** Whether rows that the reader reads pass through this process, as they are or as what is made of them. */

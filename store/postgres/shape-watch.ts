@@ -2,6 +2,7 @@ import type pg from "pg";
 import { CrossfadeError } from "../../config/errors.ts";
 import type { Side } from "../../config/words.ts";
 import {
+  prepareGuard,
   prepareToken,
   readShapes,
   readToken,
@@ -44,32 +45,36 @@ export class ShapeWatch {
     return watch;
   }
 
-  /** Throws SHAPE_CHANGED when DDL changed a mapped table of either side. */
-  async check(): Promise<void> {
-    await Promise.all(this.#sides.map(check));
+  /**
+   * Throws SHAPE_CHANGED when DDL changed a mapped table of either side, or of one. Returns whether there was anything to
+   * look at.
+   */
+  async check(role?: ShapeRole): Promise<boolean> {
+    const sides = this.#sides.filter(({ of }) => role === undefined || of.role === role);
+    return (await Promise.all(sides.map(check))).includes(true);
   }
 
-  /** The same for the side that is read from. */
-  async checkSource(): Promise<void> {
-    await Promise.all(this.#sides.filter(({ of }) => of.role === "source").map(check));
-  }
-
-  /** For the side that is written to: a statement for `runBatch` on its session, whose answer `judge` wants. */
-  async targetStatement(): Promise<string> {
-    const { of, oids } = this.#target();
+  /** The same in two parts: a statement for `runBatch` on the side's session, and what to do with its answer. */
+  async statement(role: ShapeRole): Promise<string> {
+    const { of, oids } = this.#side(role);
     return prepareToken(of.client, oids);
   }
 
-  /** Throws SHAPE_CHANGED when the answer says that DDL changed a mapped table of the target. */
-  async judge(answer: readonly TextRow[] | undefined): Promise<void> {
-    const target = this.#target();
-    if (answer?.[0]?.[0] !== target.token) await look(target);
+  async judge(role: ShapeRole, answer: readonly TextRow[] | undefined): Promise<void> {
+    const side = this.#side(role);
+    if (answer?.[0]?.[0] !== side.token) await look(side);
   }
 
-  #target(): Watched {
-    const target = this.#sides.find(({ of }) => of.role === "target");
-    if (target === undefined) throw new Error("no target is watched");
-    return target;
+  /** For the target: a statement that fails with `GUARD_STATE` when there is something to look at, and the commit after it. */
+  async guard(): Promise<string> {
+    const { of, oids, token } = this.#side("target");
+    return prepareGuard(of.client, oids, token);
+  }
+
+  #side(role: ShapeRole): Watched {
+    const side = this.#sides.find(({ of }) => of.role === role);
+    if (side === undefined) throw new Error(`no ${role} is watched`);
+    return side;
   }
 }
 
@@ -79,8 +84,10 @@ interface Watched {
   token: string;
 }
 
-async function check(side: Watched): Promise<void> {
-  if ((await readToken(side.of.client, side.oids)) !== side.token) await look(side);
+async function check(side: Watched): Promise<boolean> {
+  if ((await readToken(side.of.client, side.oids)) === side.token) return false;
+  await look(side);
+  return true;
 }
 
 async function look(side: Watched): Promise<void> {

@@ -1,6 +1,6 @@
 import type pg from "pg";
 import { KEY_SQL } from "./catalog.ts";
-import { prepareForBatch, run, runPrepared } from "./statement.ts";
+import { batchStatement, prepareForBatch, run, runPrepared } from "./statement.ts";
 
 /** What of a table must not change while a migration runs, as the catalog of its server has it at one moment. */
 export interface Shape {
@@ -96,6 +96,19 @@ export async function prepareToken(
   oids: readonly string[],
 ): Promise<string> {
   return `execute ${await prepareForBatch(client, tokenSql(oids))}`;
+}
+
+/** SQLSTATE of a guard that failed: a setting that does not exist. No refusal of a row has it. */
+export const GUARD_STATE = "42704";
+
+/** A statement for `runBatch` that fails unless the token is this one. */
+export async function prepareGuard(
+  client: pg.ClientBase,
+  oids: readonly string[],
+  token: string,
+): Promise<string> {
+  const sql = `select case when cf_t.token = $1::text then '' else current_setting('crossfade.tables_changed') end from (${tokenSql(oids)}) cf_t(token)`;
+  return batchStatement(client, sql, [token]);
 }
 
 /** The numbers stand in the text: as a parameter they would have it planned again each time, at four times the cost. */

@@ -72,7 +72,7 @@ async function syncGroup(
   for (const reader of driver.readers) {
     const scope = options.careful
       ? await readCarefully(context, driver, reader, keys, refusals)
-      : { keys, rows: await readRows(context, driver, reader, keys) };
+      : { keys, rows: await readRows(context, driver, reader, keys, transaction.checksReads) };
     for (const mapping of reader.mappings) {
       const part = { driver, reader, mapping };
       refusals.push(

@@ -2,6 +2,8 @@ import type pg from "pg";
 import { CrossfadeError } from "../../config/errors.ts";
 import type { Plan } from "../../config/plan-types.ts";
 import { Later } from "./later.ts";
+import { sqlState } from "./session.ts";
+import { GUARD_STATE } from "./shape.ts";
 import { literal } from "./quote.ts";
 import { chunkLock, directionLock, STRIPES } from "./locks.ts";
 import type { CompiledDirection, Driver } from "./mapping.ts";
@@ -44,6 +46,18 @@ export interface SyncTransaction {
   readonly hasQuarantine: boolean;
   /** For what is written and needs no answer. Before anything else is said to the target: `later.send()`. */
   readonly later: Later;
+  /** Every read of the source rows looks at the source's tables in the same round trip. */
+  readonly checksReads: boolean;
+}
+
+/** Catalogs moved, but no table changed: do it again. */
+export class CatalogMoved extends Error {}
+
+export interface SaveOptions {
+  /** The last statement. */
+  readonly save: string;
+  /** What is read of the source is read by key, and checked there and then: nothing is left to look at before the commit. */
+  readonly checksReads: boolean;
 }
 
 /**
@@ -59,44 +73,71 @@ export async function syncTransaction<T>(
   scopes: readonly Scope[],
   work: (transaction: SyncTransaction) => Promise<T>,
 ): Promise<T> {
-  const { result } = await syncAndSave(context, scopes, work, "select 1");
+  const { result } = await syncAndSave(context, scopes, work, {
+    save: "select 1",
+    checksReads: false,
+  });
   return result;
 }
 
 /**
- * `syncTransaction` whose last statement, `save`, travels with the commit in one round trip: the mirror's position.
- * Returns the rows of `save` beside the result.
+ * `syncTransaction` whose last statement, `save`, travels with what was held back: the mirror's position. Returns the
+ * rows of `save` beside the result. With `checksReads` the commit travels with it too, and CatalogMoved may be thrown.
  */
 export async function syncAndSave<T>(
   context: SyncContext,
   scopes: readonly Scope[],
   work: (transaction: SyncTransaction) => Promise<T>,
-  save: string,
+  options: SaveOptions,
 ): Promise<{ result: T; saved: TextRow[] }> {
   const { target } = context;
   try {
-    const transaction = await begin(context, scopes);
+    const state = await begin(context, scopes);
+    const transaction = { ...state, ...options, later: new Later(context) };
     const result = await work(transaction);
-    const token = await context.shapes.targetStatement();
-    // What was read is behind us, so the source may be looked at while the target writes.
-    const [written, looked] = await Promise.allSettled([
-      transaction.later.send([token, save]),
-      context.shapes.checkSource(),
-    ]);
-    if (written.status === "rejected") throw written.reason;
-    if (looked.status === "rejected") throw looked.reason;
-    const [answer, saved] = written.value.slice(-2);
-    await context.shapes.judge(answer);
-    await target.query("commit");
-    return { result, saved: saved ?? [] };
+    const commit = options.checksReads ? commitAtOnce : lookAndCommit;
+    return { result, saved: await commit(context, transaction.later, options.save) };
   } catch (error) {
     // A broken connection has rolled back by itself; the first error is the one that matters.
     await target.query("rollback").catch(() => {});
+    if (options.checksReads && sqlState(error) === GUARD_STATE && (await context.shapes.check()))
+      throw new CatalogMoved("catalogs moved", { cause: error });
     throw error;
   }
 }
 
-async function begin(context: SyncContext, scopes: readonly Scope[]): Promise<SyncTransaction> {
+/** What was read is behind us, so the source may be looked at while the target writes. */
+async function lookAndCommit(
+  { shapes, target }: SyncContext,
+  later: Later,
+  save: string,
+): Promise<TextRow[]> {
+  const token = await shapes.statement("target");
+  const [written, looked] = await Promise.allSettled([
+    later.send([token, save]),
+    shapes.check("source"),
+  ]);
+  if (written.status === "rejected") throw written.reason;
+  if (looked.status === "rejected") throw looked.reason;
+  const [answer, saved] = written.value.slice(-2);
+  await shapes.judge("target", answer);
+  await target.query("commit");
+  return saved ?? [];
+}
+
+async function commitAtOnce(
+  { shapes }: SyncContext,
+  later: Later,
+  save: string,
+): Promise<TextRow[]> {
+  const answers = await later.send([await shapes.guard(), save, "commit"]);
+  return answers.at(-2) ?? [];
+}
+
+async function begin(
+  context: SyncContext,
+  scopes: readonly Scope[],
+): Promise<Pick<SyncTransaction, "hasQuarantine">> {
   const { compiled, epoch, target } = context;
   const direction = compiled.direction;
   const lock = directionLock(compiled.target);
@@ -131,7 +172,7 @@ async function begin(context: SyncContext, scopes: readonly Scope[]): Promise<Sy
   const versions = new Map(JSON.parse(state[3] ?? "[]") as [number, number][]);
   if (scopes.some((scope) => (versions.get(scope.driver.number) ?? 0) !== scope.planVersion))
     throw new ChunkPlanMoved(versions);
-  return { hasQuarantine: state[2] === "true", later: new Later(context) };
+  return { hasQuarantine: state[2] === "true" };
 }
 
 /** The wal feed skips a transaction that begins with this message; it must come before the first row. */

@@ -38,7 +38,7 @@ export function runOnceInSync(
 }
 
 /** Waits for `work`, which does not use the target. The target's transaction lives as long as this process does. */
-async function keepWaiting<T>({ target }: SyncContext, work: () => Promise<T>): Promise<T> {
+export async function keepWaiting<T>({ target }: SyncContext, work: () => Promise<T>): Promise<T> {
   let touched: Promise<unknown> = Promise.resolve();
   const timer = setInterval(() => {
     // What is wrong with the session shows in the next statement of the sync.

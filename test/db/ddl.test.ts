@@ -100,7 +100,7 @@ test.each([
   // What is in the log was written under the shape that was.
   await world.old.query("update items set name = 'more' where id = 2");
   await world[side as "old" | "new"].query(ddl);
-  await expect(world.passes.run()).rejects.toThrow();
+  await expect(world.drain()).rejects.toThrow();
   await expect(world.engine.context.shapes.check()).rejects.toMatchObject({
     code: "SHAPE_CHANGED",
     message: expect.stringContaining(what) as string,
@@ -109,6 +109,18 @@ test.each([
   expect((await world.new.query("select count(*)::text from items")).rows).toEqual([
     { count: before.rows[0]?.count },
   ]);
+});
+
+test("a fence alone does not pass after DDL: what was written since may not have been seen", async () => {
+  const world = await open();
+  await world.old.query("update items set name = 'changed' where id = 1");
+  await world.drain();
+  const position = "select pass::text, fence::text from crossfade.position";
+  const at = (await world.new.query(position)).rows;
+  await world.old.query("alter table items add extra text");
+  await world.feed.writeFence();
+  await expect(world.drain()).rejects.toMatchObject({ code: "SHAPE_CHANGED" });
+  expect((await world.new.query(position)).rows).toEqual(at);
 });
 
 test("what changes no row stops nothing, however it rewrites the table", async () => {
