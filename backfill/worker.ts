@@ -4,7 +4,7 @@ import {
   type ClaimedChunk,
   claimChunks,
   failChunk,
-  finishChunk,
+  finishChunks,
   releaseChunk,
   renewLease,
 } from "../store/control/chunk-ledger.ts";
@@ -62,26 +62,12 @@ export async function copyNextChunk(
       version: first.planVersion,
     });
     const ms = performance.now() - started;
-    await finishAll(store, chunks, result.rows, ms);
+    await finishChunks(store, chunks, { rows: result.rows, ms });
     return { kind: "copied", table: first.table, chunks: chunks.length, result, ms };
   } catch (error) {
     return await giveBack(store, chunks, error, log);
   } finally {
     clearInterval(lease);
-  }
-}
-
-/** What neighbours copied together took and held is shared out evenly; the sums are exact. */
-async function finishAll(
-  store: ControlStore,
-  chunks: readonly ClaimedChunk[],
-  rows: number,
-  ms: number,
-): Promise<void> {
-  const each = Math.floor(rows / chunks.length);
-  for (const [i, chunk] of chunks.entries()) {
-    const extra = i === 0 ? rows - each * chunks.length : 0;
-    await finishChunk(store, chunk, { rows: each + extra, ms: ms / chunks.length });
   }
 }
 

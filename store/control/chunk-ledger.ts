@@ -191,19 +191,36 @@ export async function renewLease(
   return rows.length === 1;
 }
 
-/** Records a copied chunk. False: it belongs to somebody else now (the copy itself was right all the same). */
-export async function finishChunk(
+/**
+ * Records chunks of one table that were copied together: what they took and held is shared out evenly, the sums are exact.
+ * Returns how many are still this worker's; the others belong to somebody else now (the copy itself was right all the same).
+ */
+export async function finishChunks(
   store: ControlStore,
-  chunk: ClaimedChunk,
+  chunks: readonly ClaimedChunk[],
   measured: { readonly rows: number; readonly ms: number },
-): Promise<boolean> {
+): Promise<number> {
+  const [first] = chunks;
+  if (first === undefined) return 0;
+  const each = Math.floor(measured.rows / chunks.length);
   const rows = await query(
     store,
-    `update ${store.table("chunk")} set state = 'done', rows = $6, ms = $7, error = null, finished_at = clock_timestamp()
-     where ${MINE} returning n`,
-    [...mine(chunk), measured.rows, measured.ms],
+    `update ${store.table("chunk")} c set state = 'done', rows = case when c.n = $7 then $5::bigint else $6::bigint end, ms = $8, error = null, finished_at = clock_timestamp()
+     from unnest($3::int[], $4::int[]) as mine(n, attempt)
+     where c.direction = $1 and c.tbl = $2 and c.n = mine.n and c.worker = $9 and c.attempts = mine.attempt and c.state = 'claimed' returning c.n`,
+    [
+      first.direction,
+      first.table,
+      chunks.map((chunk) => chunk.n),
+      chunks.map((chunk) => chunk.attempt),
+      measured.rows - each * (chunks.length - 1),
+      each,
+      first.n,
+      measured.ms / chunks.length,
+      first.worker,
+    ],
   );
-  return rows.length === 1;
+  return rows.length;
 }
 
 /** Gives a chunk back after an error; after `maxAttempts` it stays failed, for a person to look at. */

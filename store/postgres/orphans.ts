@@ -3,7 +3,7 @@ import { ident, relation } from "./quote.ts";
 import { stageRows } from "./stage.ts";
 import { run } from "./statement.ts";
 import type { SyncContext } from "./sync.ts";
-import { ownedSelect } from "./sync-sql.ts";
+import { ownedSelect, ownedValues } from "./sync-sql.ts";
 
 /** A target table with every mapping that makes its rows, none of them shared. */
 export interface OwnedTarget {
@@ -60,11 +60,11 @@ async function ownedOfAllKeys(
   const { compiled } = context;
   const names = driver.key.map((column) => ident(column.name)).join(", ");
   const keys = `(select ${names} from ${relation(compiled.sourceSchema, driver.name)})`;
-  if (compiled.sameDatabase) return ownedSelect(driver, mapping.own.columns, keys);
+  if (compiled.sameDatabase) return ownedValues(driver, mapping.own.columns, keys);
   if (compiled.direction === "forward") {
     const stage = `cf_keys_${driver.number}`;
     await stageRows(context, stage, driver.mapperKey, `select * from ${keys} cf_s`, false);
-    return ownedSelect(driver, mapping.own.columns, `(select * from pg_temp.${stage})`);
+    return ownedValues(driver, mapping.own.columns, `(select * from pg_temp.${stage})`);
   }
   const mappings = driver.readers.flatMap((reader) => reader.mappings);
   const stage = `cf_all_${driver.number}_${mappings.indexOf(mapping)}`;

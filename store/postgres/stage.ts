@@ -4,7 +4,7 @@ import type pg from "pg";
 import { rowsTravel } from "./mapping.ts";
 import type { Driver, Mapping, Reader } from "./mapping.ts";
 import { ident } from "./quote.ts";
-import { run } from "./statement.ts";
+import { runBatch } from "./statement.ts";
 import type { SyncContext } from "./sync.ts";
 import {
   keyTexts,
@@ -29,6 +29,8 @@ export interface StagedChunk {
   owned(mapping: Mapping): Promise<string>;
   /** The raw rows where expressions run: a relation for `rejectedSelect`. */
   readonly raw: string;
+  /** How many source rows there are. */
+  rows(): Promise<number>;
   /** The keys of the chunk's source rows. */
   keys(): Promise<string[][]>;
 }
@@ -62,6 +64,7 @@ function stagedInPlace(
     mapped: async (mapping, options) => mappedSelect(driver, mapping, raw, options),
     owned: async (mapping) =>
       mapping.own.kind === "none" ? "" : ownedSelect(driver, mapping.own.columns, raw, true),
+    rows: () => countRows(context, where, raw),
     keys: async () =>
       (await runOnceInSync(
         context,
@@ -69,6 +72,11 @@ function stagedInPlace(
         `select ${keyText(driver)} from ${raw} cf_s`,
       )) as string[][],
   };
+}
+
+async function countRows(context: SyncContext, where: pg.Client, raw: string): Promise<number> {
+  const [row] = await runOnceInSync(context, where, `select count(*)::text from ${raw} cf_s`);
+  return Number(row?.[0] ?? 0);
 }
 
 /** Old rows arrive in the old table's own shape; expressions run here. */
@@ -79,8 +87,12 @@ async function stagedForward(
   inPlace: string,
 ): Promise<StagedChunk> {
   const stage = `cf_stage_${driver.number}_${driver.readers.indexOf(reader)}`;
-  await stageRows(context, stage, reader.columns, `select * from ${inPlace} cf_s`, reader.binary);
-  return stagedInPlace(context, driver, `(select * from pg_temp.${stage})`, context.target);
+  const select = `select * from ${inPlace} cf_s`;
+  const rows = await stageRows(context, stage, reader.columns, select, reader.binary);
+  return {
+    ...stagedInPlace(context, driver, `(select * from pg_temp.${stage})`, context.target),
+    rows: async () => rows,
+  };
 }
 
 /** Expressions run at the source; plain rows arrive. */
@@ -123,6 +135,7 @@ function stagedReverse(context: SyncContext, driver: Driver, inPlace: string): S
       );
       return `select * from pg_temp.${stage}`;
     },
+    rows: () => countRows(context, context.source, inPlace),
     keys: async () =>
       (await runOnceInSync(
         context,
@@ -132,23 +145,23 @@ function stagedReverse(context: SyncContext, driver: Driver, inPlace: string): S
   };
 }
 
-/** Copies the result of `select` on the source into a temporary table on the target. */
+/** Copies the result of `select` on the source into a temporary table on the target. Returns the number of rows. */
 export async function stageRows(
   context: SyncContext,
   stage: string,
   columns: readonly TypedColumn[],
   select: string,
   binary: boolean,
-): Promise<void> {
+): Promise<number> {
   const shape = columns.map((column) => `${ident(column.name)} ${column.type}`).join(", ");
-  // One table per session and scope: creating one per transaction bloats the catalog.
-  await run(
-    context.target,
+  // One table per session and scope: creating one per transaction bloats the catalog, as emptying it by `truncate` would.
+  await runBatch(context.target, [
     `create temporary table if not exists ${stage} (${shape}) on commit delete rows`,
-  );
-  await run(context.target, `truncate pg_temp.${stage}`);
+    `delete from pg_temp.${stage}`,
+  ]);
   const format = binary ? " (format binary)" : "";
   const source = context.source.query(copyTo(`copy (${select}) to stdout${format}`));
   const target = context.target.query(copyFrom(`copy pg_temp.${stage} from stdin${format}`));
   await pipeline(source, target);
+  return target.rowCount;
 }

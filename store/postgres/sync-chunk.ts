@@ -5,7 +5,7 @@ import type { Refusal } from "./quarantine.ts";
 import { recordRefused } from "./record-refused.ts";
 import { stageChunk } from "./stage.ts";
 import { sqlState } from "./session.ts";
-import { run } from "./statement.ts";
+import { run, runBatch } from "./statement.ts";
 import { isRefusal, syncKeys } from "./sync-keys.ts";
 import { type SyncContext, type SyncTransaction, syncTransaction } from "./sync.ts";
 import {
@@ -79,7 +79,7 @@ async function mergeChunk(
     await recordRefused(context, driver, refusals);
     refused += refusals.length;
     if (mayRepeat(driver, reader)) await refuseRepeated(context, driver, staged.raw);
-    rows = Math.max(rows, await countRows(context, staged.raw));
+    rows = Math.max(rows, await staged.rows());
   }
   return { rows, refused };
 }
@@ -95,10 +95,12 @@ async function putRows(context: SyncContext, mapping: Mapping, mapped: string): 
     await run(target, upsertSql(mapping, mapped));
     return;
   }
-  await run(target, "savepoint cf_insert");
   try {
-    await run(target, plainInsertSql(mapping, mapped));
-    await run(target, "release savepoint cf_insert");
+    await runBatch(target, [
+      "savepoint cf_insert",
+      plainInsertSql(mapping, mapped),
+      "release savepoint cf_insert",
+    ]);
   } catch (error) {
     if (sqlState(error) !== UNIQUE_VIOLATION) throw error;
     await run(target, "rollback to savepoint cf_insert");
@@ -118,15 +120,6 @@ async function refuseRepeated(context: SyncContext, driver: Driver, raw: string)
   const sql = `${repeatedSelect(driver, raw)} limit 1`;
   if ((await runOnceInSync(context, mapperOf(context), sql)).length > 0)
     throw new RepeatedKey(`${driver.name}: more than one row for a key`);
-}
-
-async function countRows(context: SyncContext, raw: string): Promise<number> {
-  const [row] = await runOnceInSync(
-    context,
-    mapperOf(context),
-    `select count(*)::text from ${raw} cf_s`,
-  );
-  return Number(row?.[0] ?? 0);
 }
 
 async function rejectedInChunk(

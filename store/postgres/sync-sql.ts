@@ -153,26 +153,34 @@ export function repeatedSelect(driver: Driver, raw: string): string {
   return `select ${keys} from ${raw} cf_s group by ${keys} having count(*) > 1`;
 }
 
-/** The values of the own columns for the keys in `keys` (a parenthesised relation of the key columns). */
+/** The values of the own columns for the keys in `keys` (a parenthesised relation of the key columns), each once. */
 export function ownedSelect(
   driver: Driver,
   own: readonly OwnColumn[],
   keys: string,
   withKeys = false,
 ): string {
-  const alias = aliasOf(driver);
-  const items = own.map((column) => `${castExpression(column)} as ${ident(column.column)}`);
-  if (withKeys)
-    items.push(...driver.key.map((key, i) => `${alias}.${ident(key.name)} as cf_k${i}`));
-  return `select distinct ${items.join(", ")} from ${keys} as ${alias}`;
+  return `select distinct ${ownedItems(driver, own, withKeys)} from ${keys} as ${aliasOf(driver)}`;
 }
 
-const list = (names: readonly string[], prefix = "") =>
+/** The same as often as they come: for asking whether there is one. */
+export function ownedValues(driver: Driver, own: readonly OwnColumn[], keys: string): string {
+  return `select ${ownedItems(driver, own, false)} from ${keys} as ${aliasOf(driver)}`;
+}
+
+function ownedItems(driver: Driver, own: readonly OwnColumn[], withKeys: boolean): string {
+  const items = own.map((column) => `${castExpression(column)} as ${ident(column.column)}`);
+  if (withKeys)
+    items.push(...driver.key.map((key, i) => `${aliasOf(driver)}.${ident(key.name)} as cf_k${i}`));
+  return items.join(", ");
+}
+
+export const list = (names: readonly string[], prefix = ""): string =>
   names.map((name) => `${prefix}${ident(name)}`).join(", ");
 /** Compares binary images: exact for every type, also those without equality. The casts keep it from being taken column by column. */
-const imageDiffers = (names: readonly string[], a: string, b: string) =>
+export const imageDiffers = (names: readonly string[], a: string, b: string): string =>
   `row(${list(names, a)})::record operator(pg_catalog.*<>) row(${list(names, b)})::record`;
-const equal = (names: readonly string[], a: string, b: string) =>
+export const equal = (names: readonly string[], a: string, b: string): string =>
   names.map((name) => `${a}.${ident(name)} = ${b}.${ident(name)}`).join(" and ");
 
 export interface ApplyOptions {
@@ -265,53 +273,4 @@ overriding system value select ${columnList(mapping)} from (${rows}) cf_m on con
 
 function columnList(mapping: Mapping): string {
   return list(mapping.columns.map((column) => column.name));
-}
-
-/**
- * Rows in which the target differs from `mapped`, as (kind, digest of what is expected, digest of what is found, source
- * key as text…). `mapped` and `owned` carry the source key. `extra` rows are those owned by a key in scope that the mapping does not make.
- */
-export function compareSql(
-  driver: Driver,
-  mapping: Mapping,
-  mapped: string,
-  owned: string,
-  limit: number,
-): string {
-  const table = relation(mapping.target.schema, mapping.target.name);
-  const names = mapping.columns.map((column) => column.name);
-  const keys = (alias: string) =>
-    driver.key.map((_, i) => `format('%s', ${alias}.cf_k${i})`).join(", ");
-  const digest = (alias: string) => `md5(row(${list(names, `${alias}.`)})::text)`;
-  const firstKey = ident(mapping.key[0] ?? "");
-  const extra =
-    mapping.own.kind === "none"
-      ? ""
-      : ` union all select 'extra', null, ${digest("cf_t")}, ${keys("cf_o")} from (${owned}) as cf_o join ${table} as cf_t on ${equal(
-          mapping.own.columns.map((column) => column.column),
-          "cf_t",
-          "cf_o",
-        )} where not exists (select 1 from cf_mapped where ${equal(mapping.key, "cf_mapped", "cf_t")})`;
-  return `with cf_mapped as materialized (${mapped}), cf_diff as (
-select case when cf_t.${firstKey} is null then 'missing' else 'different' end as kind, ${digest("cf_m")} as expected,
-case when cf_t.${firstKey} is not null then ${digest("cf_t")} end as found, ${driver.key.map((_, i) => `format('%s', cf_m.cf_k${i}) as k${i}`).join(", ")}
-from cf_mapped as cf_m left join ${table} as cf_t on ${equal(mapping.key, "cf_m", "cf_t")}
-where cf_t.${firstKey} is null or ${imageDiffers(names, "cf_m.", "cf_t.")}${extra})
-select (select count(*) from cf_mapped) as compared, cf_d.* from (select 1) cf_one left join (select * from cf_diff limit ${Math.round(limit)}) cf_d on true`;
-}
-
-/** Of rows that differ: source key as text…, then for each column whether it differs, what is expected and what is found. */
-export function explainSql(driver: Driver, mapping: Mapping, mapped: string): string {
-  const table = relation(mapping.target.schema, mapping.target.name);
-  const columns = mapping.columns.map(({ name }) => {
-    const [expected, found] = [`cf_m.${ident(name)}`, `cf_t.${ident(name)}`];
-    return `(row(${expected})::record operator(pg_catalog.*<>) row(${found})::record)::text, ${expected}::text, ${found}::text`;
-  });
-  return `select ${[...driver.key.map((_, i) => `format('%s', cf_m.cf_k${i})`), ...columns].join(", ")}
-from (${mapped}) as cf_m join ${table} as cf_t on ${equal(mapping.key, "cf_m", "cf_t")}
-where ${imageDiffers(
-    mapping.columns.map((column) => column.name),
-    "cf_m.",
-    "cf_t.",
-  )}`;
 }

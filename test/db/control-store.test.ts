@@ -2,8 +2,9 @@ import pg from "pg";
 import { beforeAll, describe, expect, test } from "vitest";
 import {
   claimChunk,
+  claimChunks,
   failChunk,
-  finishChunk,
+  finishChunks,
   progress,
   readChunks,
   releaseChunk,
@@ -354,7 +355,7 @@ describe("chunk ledger", () => {
       const taken: string[] = [];
       for (let chunk = await claimChunk(store, "forward", worker, 60_000); chunk !== undefined;) {
         taken.push(`${chunk.table}/${chunk.n}`);
-        expect(await finishChunk(store, chunk, { rows: 10, ms: 1 })).toBe(true);
+        expect(await finishChunks(store, [chunk], { rows: 10, ms: 1 })).toBe(1);
         chunk = await claimChunk(store, "forward", worker, 60_000);
       }
       return taken;
@@ -379,10 +380,23 @@ describe("chunk ledger", () => {
     const next = (await claimChunk(store, "forward", "slow", 60_000))!;
     expect(next).toMatchObject({ n: 0, attempt: 2 });
     expect(await renewLease(store, late, 60_000)).toBe(false);
-    expect(await finishChunk(store, late, { rows: 1, ms: 1 })).toBe(false);
+    expect(await finishChunks(store, [late], { rows: 1, ms: 1 })).toBe(0);
     expect(await renewLease(store, next, 60_000)).toBe(true);
     expect(await claimChunk(store, "forward", "other", 60_000)).toBeUndefined();
-    expect(await finishChunk(store, next, { rows: 1, ms: 1 })).toBe(true);
+    expect(await finishChunks(store, [next], { rows: 1, ms: 1 })).toBe(1);
+  });
+
+  test("neighbours finished together share out what they held; one taken over meanwhile is not counted", async () => {
+    const store = await freshStore();
+    await replaceChunks(store, "forward", "t", ranges(3));
+    const claim = { direction: "forward", worker: "w", most: () => 3 } as const;
+    const late = await claimChunks(store, { ...claim, leaseMs: -1 });
+    expect(late).toHaveLength(3);
+    const other = (await claimChunk(store, "forward", "other", 60_000))!;
+    expect(await finishChunks(store, late, { rows: 11, ms: 30 })).toBe(2);
+    expect(await progress(store, "forward")).toMatchObject([{ done: 2, rows: 6 }]);
+    expect(await finishChunks(store, [other], { rows: 5, ms: 10 })).toBe(1);
+    expect(await progress(store, "forward")).toMatchObject([{ done: 3, rows: 11 }]);
   });
 
   test("a chunk that keeps failing stays failed until it is reset", async () => {
@@ -403,7 +417,7 @@ describe("chunk ledger", () => {
   test("planning again replaces what was there", async () => {
     const store = await freshStore();
     await replaceChunks(store, "forward", "t", ranges(6));
-    await finishChunk(store, (await claimChunk(store, "forward", "w", 60_000))!, {
+    await finishChunks(store, [(await claimChunk(store, "forward", "w", 60_000))!], {
       rows: 1,
       ms: 1,
     });
