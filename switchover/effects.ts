@@ -60,7 +60,7 @@ export async function runEffect(
       await verifyUntilClean(execution);
       return undefined;
     case "set":
-      await setPhase(execution, effect.change);
+      await setPhase(execution, effect);
       return undefined;
     case "flip":
       return flip(execution, effect);
@@ -90,14 +90,14 @@ async function installOrNothing({ engine, lead, log }: Execution): Promise<void>
 
 async function setPhase(
   execution: Execution,
-  change: Extract<Effect, { do: "set" }>["change"],
+  { change, epoch }: Extract<Effect, { do: "set" }>,
 ): Promise<Migration> {
   const { store, by } = execution;
   const before = await readMigration(store);
   const after = await setMigration(
     store,
     { phase: before.phase, epoch: before.epoch, version: before.version },
-    change,
+    epoch === "next" ? { ...change, epoch: before.epoch + 1 } : change,
   );
   await recordPhase(execution, before, after, by);
   return after;

@@ -40,6 +40,11 @@ export type Effect =
   | {
       readonly do: "set";
       readonly change: Readonly<Pick<MigrationChange, "phase" | "readsNew" | "canaryStep">>;
+      /**
+       * `next`: with an epoch of its own. The log goes with the uninstall, and the fences of the next one count from one again: in
+       * the same epoch a sidecar would take them for passed.
+       */
+      readonly epoch?: "next";
     }
   /** Move the authority; records phase, authority and epoch itself, because it must be right even if it is interrupted. */
   | { readonly do: "flip"; readonly kind: "flip" | "rollback"; readonly to: Side }
@@ -192,7 +197,11 @@ function rollback(state: MachineState, wanted: Phase | undefined, facts: Machine
   // A flip back lands in read-new. Leaving it for an earlier phase is a second, quick change.
   if (flips) effects.push({ do: "flip", kind: "rollback", to: "old" });
   if (!flips || to !== "read-new")
-    effects.push({ do: "set", change: { phase: to, readsNew, canaryStep: canary } });
+    effects.push({
+      do: "set",
+      change: { phase: to, readsNew, canaryStep: canary },
+      ...(to === "off" ? { epoch: "next" } : {}),
+    });
   if (phaseIndex(to) < phaseIndex("backfill")) effects.push({ do: "forget-chunks" });
   if (to === "off") effects.push({ do: "uninstall" });
   return {
