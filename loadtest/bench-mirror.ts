@@ -7,7 +7,8 @@ import { type BenchWorld, execute, startBenchWorld } from "./world.ts";
 /**
  * Following the log, beside Postgres' own logical replication between the same two servers, in alternating rounds:
  * commit on old → visible on new at low load; draining a backlog of single-row transactions; and what the source still
- * does with the mirror running, against a table that nobody captures. And how many changes of a hot row one sync is for.
+ * does with the mirror running, against a table that nobody captures, and one whose trigger logs whole rows. And how many
+ * changes of a hot row one sync is for.
  */
 const { values: options } = parseArgs({
   options: {
@@ -24,19 +25,27 @@ const CLIENTS = 8;
 const ROWS = 10_000;
 const PAUSE_MS = 10;
 
-type Table = "ours" | "native" | "bare";
+type Table = "ours" | "native" | "bare" | "whole";
 
 const world = await startBenchWorld();
 const recorder = new Recorder();
 try {
-  for (const table of ["ours", "native", "bare"]) {
+  for (const table of ["ours", "native", "bare", "whole"]) {
     await execute(
       world.oldUrl,
       `create table ${table} (id int primary key, n bigint not null); insert into ${table} select i, 0 from generate_series(1, ${ROWS}) i`,
     );
-    if (table !== "bare")
+    if (table === "ours" || table === "native")
       await execute(world.newUrl, `create table ${table} (id int primary key, n bigint not null)`);
   }
+  // What many a homemade dual-write does: the row as it is, into a table. Nobody reads it.
+  await execute(
+    world.oldUrl,
+    `create table whole_log (id bigint generated always as identity primary key, at timestamptz not null default now(), row jsonb not null);
+     create function log_whole() returns trigger language plpgsql as $$
+       begin insert into whole_log (row) values (to_jsonb(coalesce(new, old))); return null; end $$;
+     create trigger log_whole after insert or update or delete on whole for each row execute function log_whole()`,
+  );
   await execute(world.oldUrl, "create publication native for table native");
   await execute(
     world.newUrl,
@@ -66,55 +75,70 @@ printReport(
     ratios: {
       vs_native_replication: recorder.median("drained") / recorder.median("native_drained"),
       source_throughput: recorder.median("source") / recorder.median("bare_source"),
+      whole_row_source_throughput:
+        recorder.median("whole_row_source") / recorder.median("bare_source"),
       native_source_throughput: recorder.median("native_source") / recorder.median("bare_source"),
     },
   },
   options,
 );
 
+/** One of the three at a time: what follows nothing of a table still reads the WAL, or polls, on the same cores. */
 async function measure(bench: BenchWorld, file: string): Promise<void> {
-  for (const [table, prefix] of [
-    ["ours", ""],
-    ["native", "native_"],
-  ] as const) {
-    const delays = await visible(bench, table);
-    recorder.add(`${prefix}visible_p50`, "ms", percentile(delays, 0.5));
-    recorder.add(`${prefix}visible_p99`, "ms", percentile(delays, 0.99));
-  }
+  const mirror = (does: "pause" | "resume") => crossfade(does, "mirror", "--plan", file);
+  const native = (does: "disable" | "enable") =>
+    execute(bench.newUrl, `alter subscription native ${does}`);
+  await Promise.all([mirror("pause"), native("disable")]);
   recorder.add("bare_source", "writes/s", (await write(bench, "bare", { ms: LOAD_MS })).rate);
+  recorder.add("whole_row_source", "writes/s", (await write(bench, "whole", { ms: LOAD_MS })).rate);
+
+  await mirror("resume");
+  await untilFollowed(bench, "ours");
+  await measureVisible(bench, "ours", "");
   recorder.add("source", "writes/s", (await write(bench, "ours", { ms: LOAD_MS })).rate);
   await untilEqual(bench, "ours");
+  await measureHotRow(bench);
+  const ours = await drain(
+    bench,
+    "ours",
+    () => mirror("pause"),
+    () => mirror("resume"),
+  );
+  recorder.add("drained", "transactions/s", ours);
+
+  await Promise.all([mirror("pause"), native("enable")]);
+  await untilFollowed(bench, "native");
+  await measureVisible(bench, "native", "native_");
   recorder.add("native_source", "writes/s", (await write(bench, "native", { ms: LOAD_MS })).rate);
   await untilEqual(bench, "native");
+  const theirs = await drain(
+    bench,
+    "native",
+    () => native("disable"),
+    () => native("enable"),
+  );
+  recorder.add("native_drained", "transactions/s", theirs);
+}
+
+async function measureVisible(bench: BenchWorld, table: Table, prefix: string): Promise<void> {
+  const delays = await visible(bench, table);
+  recorder.add(`${prefix}visible_p50`, "ms", percentile(delays, 0.5));
+  recorder.add(`${prefix}visible_p99`, "ms", percentile(delays, 0.99));
+}
+
+async function measureHotRow(bench: BenchWorld): Promise<void> {
   const before = await passes(bench);
   const hot = await write(bench, "ours", { ms: LOAD_MS / 2, rows: 1 });
   await untilEqual(bench, "ours");
   recorder.add("hot_row", "writes/s", hot.rate);
-  recorder.add(
-    "hot_row_coalescing",
-    "changes/sync",
-    hot.written / ((await passes(bench)) - before),
-  );
-  recorder.add(
-    "drained",
-    "transactions/s",
-    await drain(
-      bench,
-      "ours",
-      () => crossfade("pause", "mirror", "--plan", file),
-      () => crossfade("resume", "mirror", "--plan", file),
-    ),
-  );
-  recorder.add(
-    "native_drained",
-    "transactions/s",
-    await drain(
-      bench,
-      "native",
-      () => execute(bench.newUrl, "alter subscription native disable"),
-      () => execute(bench.newUrl, "alter subscription native enable"),
-    ),
-  );
+  const synced = (await passes(bench)) - before;
+  recorder.add("hot_row_coalescing", "changes/sync", hot.written / synced);
+}
+
+/** Resolves once a write made now has arrived, and with it everything before. */
+async function untilFollowed(bench: BenchWorld, table: Table): Promise<void> {
+  await write(bench, table, { count: 1 });
+  await untilEqual(bench, table);
 }
 
 /** Delays from the return of a commit on old until new shows it, ms. */

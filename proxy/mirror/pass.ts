@@ -29,7 +29,7 @@ export interface PassResult {
   readonly lagMs: number;
   readonly size: number;
   readonly full: boolean;
-  /** A fence was among what was read: sidecars want to know. */
+  /** A fence was among what was read: somebody waits for what comes after it, too. */
   readonly fenceRead: boolean;
   readonly deferred: number;
 }
@@ -44,16 +44,24 @@ export class Passes {
   readonly #context: SyncContext;
   readonly #feed: Feed;
   readonly #log: Log;
+  readonly #onFence: (passed: bigint) => void;
   readonly #stripes = new KnownStripes();
   #planVersions: ReadonlyMap<number, number> = new Map();
   /** Set while keys are deferred: they are synced together once this fence was read (DESIGN §2.9). */
   #healAfter: bigint | undefined;
   #deferred = 0;
 
-  constructor(context: SyncContext, feed: Feed, log: Log) {
+  /** `onFence` hears of passed fences as soon as they count, which is before the source is told. */
+  constructor(
+    context: SyncContext,
+    feed: Feed,
+    log: Log,
+    onFence: (passed: bigint) => void = () => {},
+  ) {
     this.#context = context;
     this.#feed = feed;
     this.#log = log;
+    this.#onFence = onFence;
   }
 
   /** Learns what an earlier mirror left deferred. Call once before the first pass. */
@@ -70,6 +78,7 @@ export class Passes {
     if (batch.size === 0) return undefined;
     const keys = await changedKeys(this.#context.compiled, batch, this.#context.source);
     const saved = await this.#commit(batch, keys);
+    if (batch.fence !== undefined) this.#onFence(saved.fence);
     const lagMs = batch.changes.length === 0 ? 0 : batch.oldestAgeMs + performance.now() - started;
     await this.#feed.confirm(batch, saved.pass);
     if (saved.newlyDeferred) this.#healAfter = await this.#feed.writeFence();

@@ -253,7 +253,9 @@ class MirrorRole {
         pause: () => this.#pauseWhileWanted(),
       });
       idle = this.#drainIdle(context, application);
-      const passes = new Passes(context, feed, this.#log);
+      const passes = new Passes(context, feed, this.#log, (fence) =>
+        this.#news.announce(agreed.epoch, fence),
+      );
       try {
         await passes.start();
         // Fences of one direction are numbers of another log: one that is left over would count as passed.
@@ -340,8 +342,7 @@ class MirrorRole {
         deferred: result.deferred,
         fence: result.fence.toString(),
       };
-      if (result.fenceRead) this.#news.announce(this.#stats.epoch, result.fence);
-      else if (result.size >= BUSY.changes && !result.full)
+      if (!result.fenceRead && result.size >= BUSY.changes && !result.full)
         await this.#running.sleep(gatherFor(result.size));
     }
   }
