@@ -19,11 +19,13 @@ export function renderDiagnosis({ findings, roundTrip, estimates }: Diagnosis): 
     }),
     "",
     ...wrap(roundTripLine(roundTrip), ""),
-    ...wrap(
-      `Estimates: ${number(estimates.rows)} old rows make ${number(estimates.target_rows)} new ones: about ${bytes(estimates.target_bytes)} on the new side's disk, ${bytes(estimates.wal_bytes)} of WAL and ${duration(estimates.seconds)} (${estimates.assumes}).`,
-      "",
-    ),
+    ...wrap(`Estimates: ${estimatesText(estimates)}`, ""),
   ];
+}
+
+/** What the copy will take, in a sentence. */
+export function estimatesText(estimates: Diagnosis["estimates"]): string {
+  return `${number(estimates.rows)} old rows make ${number(estimates.target_rows)} new ones: about ${bytes(estimates.target_bytes)} on the new side's disk, ${bytes(estimates.wal_bytes)} of WAL and ${duration(estimates.seconds)} (${estimates.assumes}).`;
 }
 
 function renderFinding({ severity, path, what, example, fix }: Finding): string[] {

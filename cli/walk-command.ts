@@ -1,6 +1,7 @@
 import { InvalidArgumentError, Option } from "commander";
 import { isPhase, type Phase, PHASES } from "../config/words.ts";
 import type { WalkResult, WalkStep } from "../switchover/walk.ts";
+import { estimatesText } from "./check-view.ts";
 import type { Result } from "./command.ts";
 import { gateText, receiptText } from "./status-view.ts";
 
@@ -50,7 +51,14 @@ function plannedStep(step: WalkStep): string[] {
   const sql = (step.sql ?? []).map(
     (statement) => `  on ${statement.on}  ${statement.sql.replaceAll("\n", "\n          ")}`,
   );
-  return [`would go ${doneStep(step)}`, ...gates, `  then  ${effects.join(", ")}`, ...sql];
+  const { estimates } = step;
+  const copy =
+    estimates === undefined
+      ? []
+      : [
+          `  copy  ${typeof estimates === "string" ? `what it will take is not known: ${estimates}` : estimatesText(estimates)}`,
+        ];
+  return [`would go ${doneStep(step)}`, ...gates, ...copy, `  then  ${effects.join(", ")}`, ...sql];
 }
 
 function canaryStep({ canary_step }: WalkStep): string {

@@ -29,6 +29,8 @@ export interface Plan {
     readonly chunk: number;
     /** How long one sync of the copy should take. */
     readonly targetMs: number;
+    /** Bytes that the copy may take on the new database's disk. */
+    readonly diskFreeBytes: number | undefined;
     readonly throttle: {
       /** Factor over the sidecar's baseline p99, e.g. 1.2. */
       readonly p99: number | undefined;

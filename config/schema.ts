@@ -277,6 +277,11 @@ const backfill = section({
     .describe(
       "How long one sync of the copy should take: neighbouring chunks are taken together up to it. The mirror waits that long for a key among them.",
     ),
+  disk_free: size()
+    .optional()
+    .describe(
+      "Room for the copy on the new database's disk, such as 100GB: the way into backfill is refused when the new tables and indexes are estimated to be larger. WAL comes on top. Left out: not asked for.",
+    ),
   throttle: section({
     p99: factor()
       .optional()

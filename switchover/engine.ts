@@ -6,6 +6,7 @@ import type { Attempt } from "../store/postgres/state.ts";
 import type { QuarantineCount } from "./gates.ts";
 import type { Unmirrored } from "./lose-unmirrored.ts";
 import type { Effect } from "./machine.ts";
+import type { CopyEstimate } from "./room-gate.ts";
 import type { Servers } from "./server-gates.ts";
 import type { StepSql } from "./step-sql.ts";
 
@@ -55,6 +56,8 @@ export interface Engine {
   sides(): Promise<Readonly<Record<Side, SideStatus>>>;
   /** How both servers are, as far as the plan's gates ask; undefined: they ask nothing. Never throws. */
   servers(): Promise<Servers | undefined>;
+  /** What the copy will take, from a few rows of each table. Never throws. */
+  estimateCopy(): Promise<CopyEstimate>;
 }
 
 /** Throws STALE when this process does not lead any more: asked before each step that a successor might undo. */

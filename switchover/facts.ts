@@ -21,6 +21,8 @@ export async function gatherFacts(
     readonly acceptRoundTrip?: boolean;
     /** `false`: whoever asks does not look at them. */
     readonly servers?: boolean;
+    /** `true`: what the copy will take is estimated, which takes seconds. */
+    readonly copy?: boolean;
   } = {},
 ): Promise<GateFacts> {
   const migration = await readMigration(store);
@@ -37,6 +39,7 @@ export async function gatherFacts(
     inPhaseMs,
     quarantine,
     servers,
+    copy,
   ] = await Promise.all([
     readWorkers(store, "mirror"),
     progress(store, "forward"),
@@ -52,6 +55,7 @@ export async function gatherFacts(
       ? { open: 0, accepted: 0 }
       : engine.countQuarantine(direction).catch(messageOf),
     said.servers === false ? undefined : engine.servers(),
+    said.copy === true ? engine.estimateCopy() : undefined,
   ]);
   return {
     migration,
@@ -69,6 +73,7 @@ export async function gatherFacts(
     now: new Date(),
     drill,
     servers,
+    copy,
   };
 }
 
@@ -88,6 +93,7 @@ export function gateLimits(plan: Plan): GateLimits {
     canary: plan.gates.canary,
     drillMaxAgeMs: plan.policy.drillMaxAgeMs,
     servers: plan.policy.servers,
+    diskFreeBytes: plan.backfill.diskFreeBytes,
   };
 }
 

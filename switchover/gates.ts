@@ -11,6 +11,7 @@ import type { WorkerSeen } from "../store/control/workers.ts";
 import type { CompareLimits } from "./compare-sides.ts";
 import { canaryGate, drillGate, stayGate, windowGate } from "./policy-gates.ts";
 import type { Leaving } from "./policy-gates.ts";
+import { type CopyEstimate, roomGate } from "./room-gate.ts";
 import { serverGates } from "./server-gates.ts";
 import type { Servers } from "./server-gates.ts";
 import { sumShadow } from "./shadow.ts";
@@ -37,12 +38,13 @@ export const GATE_NAMES = [
   "replicas",
   "wal",
   "disk",
+  "room",
 ] as const;
 export type GateName = (typeof GATE_NAMES)[number];
 /** The others depend on more than facts and limits: `gatesInto` alone evaluates them. */
 export type PlainGate = Exclude<
   GateName,
-  "stay" | "window" | "drill" | "transactions" | "replicas" | "wal" | "disk"
+  "stay" | "window" | "drill" | "transactions" | "replicas" | "wal" | "disk" | "room"
 >;
 
 export interface Gate {
@@ -98,6 +100,8 @@ export interface GateFacts {
   readonly roundTripAccepted: boolean;
   /** Undefined: not asked, because the plan limits nothing there. */
   readonly servers: Servers | undefined;
+  /** Undefined: not asked, because nothing is about to be copied. */
+  readonly copy: CopyEstimate | undefined;
 }
 
 /** What of the plan limits them. */
@@ -113,6 +117,8 @@ export interface GateLimits {
   readonly canary: CompareLimits;
   readonly drillMaxAgeMs: number | undefined;
   readonly servers: ServerLimits;
+  /** How much the copy may take on the new database's disk. */
+  readonly diskFreeBytes: number | undefined;
 }
 
 /** Heartbeats come every second or so: older than this and a process says nothing about now. */
@@ -158,6 +164,7 @@ export function gatesInto(
   if (leaving.phase === "canary") names.push("canary");
   if ((limits.approvals[phase] ?? 0) > 0) names.push("approvals");
   const asked = [
+    phase === "backfill" ? roomGate(facts.copy, limits.diskFreeBytes) : undefined,
     phase === "write-new" ? drillGate(facts, limits) : undefined,
     stayGate(leaving, limits),
     windowGate(phase, facts.now, limits),

@@ -1,4 +1,5 @@
 import { CrossfadeError } from "../config/errors.ts";
+import type { Plan } from "../config/plan-types.ts";
 import type { Phase } from "../config/words.ts";
 import type { Receipt } from "../store/control/history.ts";
 import { readMigration, setMigration } from "../store/control/migration.ts";
@@ -12,6 +13,7 @@ import type { Gate, GateFacts, GateResult } from "./gates.ts";
 import { runHooks } from "./hooks.ts";
 import type { Unmirrored } from "./lose-unmirrored.ts";
 import { transition } from "./machine.ts";
+import type { CopyEstimate } from "./room-gate.ts";
 import type { StepSql } from "./step-sql.ts";
 import type { Effect, MachineEvent, MachineState, Transition } from "./machine.ts";
 
@@ -47,6 +49,8 @@ export interface WalkStep {
   readonly effects?: readonly Effect[];
   /** What these would execute on the two databases, as they stand now. */
   readonly sql?: readonly StepSql[];
+  /** With --dry-run, of the step into backfill: what the copy will take, or why that is not known. */
+  readonly estimates?: CopyEstimate;
 }
 
 export interface WalkResult extends Standing {
@@ -101,8 +105,9 @@ export async function advance(execution: Execution, options: WalkOptions): Promi
     if (decided.kind === "stay")
       return result(migration, steps, receipt, steps.length === 0 ? decided.why : undefined);
     const go = orRefused(decided);
+    const copy = startsCopy(go.next) && execution.plan.backfill.diskFreeBytes !== undefined;
     const gates = () =>
-      passGates(execution, `advance to ${go.next.phase}`, options, (facts) =>
+      passGates(execution, `advance to ${go.next.phase}`, { ...options, copy }, (facts) =>
         gatesInto(go.next.phase, facts, gateLimits(execution.plan)),
       );
     let passed = await gates();
@@ -171,7 +176,9 @@ export async function rollback(execution: Execution, options: WalkOptions): Prom
 export async function passGates(
   execution: Execution,
   goal: string,
-  options: Pick<WalkOptions, "wait" | "noWayBack" | "acceptRoundTrip">,
+  options: Pick<WalkOptions, "wait" | "noWayBack" | "acceptRoundTrip"> & {
+    readonly copy?: boolean;
+  },
   evaluate: (facts: GateFacts) => GateResult[],
 ): Promise<readonly Gate[]> {
   const { store, engine, signal, log } = execution;
@@ -215,13 +222,31 @@ async function confirmNoWayBack({ store }: Execution, { phase, epoch }: Migratio
   await setMigration(store, { phase, epoch }, { noWayBack: true });
 }
 
+function startsCopy({ phase }: Pick<MachineState, "phase">): boolean {
+  return phase === "backfill";
+}
+
+/** Whether one of the steps that an event leads to begins the copy. */
+function reachesCopy(from: MachineState, event: MachineEvent, plan: Plan): boolean {
+  for (let state = from; ;) {
+    const decided = transition(state, event, machineFacts(plan));
+    if (decided.kind !== "go") return false;
+    if (startsCopy(decided.next)) return true;
+    if (event.to === undefined) return false;
+    state = decided.next;
+  }
+}
+
 /** What would happen, step by step: gates as they stand now for each. */
 async function dryRun(
   execution: Execution,
   event: MachineEvent,
   options: WalkOptions,
 ): Promise<WalkResult> {
-  const facts = await gatherFacts(execution.store, execution.engine, options);
+  const { store, engine } = execution;
+  const before = await readMigration(store);
+  const copy = event.kind === "advance" && reachesCopy(before, event, execution.plan);
+  const facts = await gatherFacts(store, engine, { ...options, copy });
   const limits = gateLimits(execution.plan);
   const steps: WalkStep[] = [];
   let state: MachineState = facts.migration;
@@ -239,6 +264,7 @@ async function dryRun(
         : evaluateGates(ROLLBACK_GATES_OF[state.phase], state.phase, facts, limits);
     steps.push({
       ...stepOf(state, go.next),
+      ...(startsCopy(go.next) && facts.copy !== undefined ? { estimates: facts.copy } : {}),
       gates: results.map(withoutHeals),
       effects: go.effects,
       sql: (await Promise.all(go.effects.map((effect) => execution.engine.sqlOf(effect)))).flat(),

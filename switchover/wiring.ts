@@ -40,6 +40,7 @@ import {
   teardownSides,
   uninstallSides,
 } from "./sides.ts";
+import { estimatesOf } from "./room-gate.ts";
 import { watchServers } from "./servers.ts";
 import { sqlOfEffect } from "./step-sql.ts";
 
@@ -87,6 +88,7 @@ export function openRealEngine(wiring: Wiring): Engine {
       onSide(wiring, targetOf(direction), (client) => acceptLoss(client, id, by, reason)),
     sides: () => sideStatuses(wiring),
     servers: watchServers(wiring),
+    estimateCopy: estimatesOf(wiring),
   };
 }
 

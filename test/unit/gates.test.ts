@@ -25,6 +25,7 @@ const LIMITS: GateLimits = {
   canary: { samples: 0, errors: 0, p99: 1 },
   drillMaxAgeMs: undefined,
   servers: NO_SERVER_LIMITS,
+  diskFreeBytes: undefined,
 };
 const T = (seconds: number) => new Date(Date.UTC(2026, 0, 1, 0, 0, seconds));
 
@@ -130,6 +131,7 @@ const GOOD: GateFacts = {
   roundTrip: undefined,
   roundTripAccepted: false,
   servers: undefined,
+  copy: undefined,
 };
 
 function gate(name: PlainGate, facts: Partial<GateFacts>, limits: Partial<GateLimits> = {}) {
