@@ -29,6 +29,7 @@ export function statusScreen(status: Status, now: Date = new Date()): string {
         : warn(`${count(status.quarantine)} keys: see crossfade quarantine list`),
     ),
     ...refusedLines(status.databases),
+    line("next", status.next),
     ...gateLines(status.gates),
     ...sidecarLines(status.sidecars),
     ...(status.flip === null ? [] : [line("last flip", receiptText(status.flip))]),

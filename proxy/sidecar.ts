@@ -234,6 +234,10 @@ class RunningSidecar implements Sidecar {
     this.#hold.update(state.hold);
     // The gates must not see counts of an earlier stay in this phase or step.
     const entered = this.#traffic.window.enter(windowKey(state));
+    if (entered && state.phase === "done") {
+      const why = "everything goes to the new app, and nothing is decided here any more";
+      this.#log.info({}, `sidecar: the migration is done: ${why}; it can be removed`);
+    }
     if (this.#shadow.update(state) || entered) this.#source.report(this.stats());
     this.#acknowledge();
   }

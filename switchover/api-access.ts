@@ -4,6 +4,7 @@ import { isExpired, mayDo, tokenOf } from "../config/operator-tokens.ts";
 import type { ApiRole, ApiToken } from "../config/operator-tokens.ts";
 import { addEvent } from "../store/control/history.ts";
 import type { ControlStore } from "../store/control/open.ts";
+import type { RequestKind } from "./requests.ts";
 
 /** Who may do what on the operator API, how often, and the record of everybody who was turned away. */
 
@@ -149,4 +150,9 @@ function dropFirst(map: Map<string, unknown>): void {
     map.delete(key);
     return;
   }
+}
+
+/** Approving and accepting a loss are for approvers; everything else that changes something for operators. */
+export function roleFor(kind: RequestKind): ApiRole {
+  return kind === "approve" || kind === "quarantine-accept" ? "approver" : "operator";
 }

@@ -11,7 +11,7 @@ import { readMigration } from "../store/control/migration.ts";
 import type { ControlStore } from "../store/control/open.ts";
 import { readSidecars } from "../store/control/sidecars.ts";
 import { activeDirection } from "./gates.ts";
-import { ApiAccess, isLoopback } from "./api-access.ts";
+import { ApiAccess, isLoopback, roleFor } from "./api-access.ts";
 import { commandDocument, runCommand, statusOf } from "./api-commands.ts";
 import { streamEvents } from "./api-events.ts";
 import { serveConsole } from "./console.ts";
@@ -25,7 +25,7 @@ import { SERIES_RANGES, Series, sampleSeries } from "./series.ts";
 import type { SeriesRange } from "./series.ts";
 import { readStatus } from "./status.ts";
 import { parseTokens } from "../config/operator-tokens.ts";
-import type { ApiRole, ApiToken } from "../config/operator-tokens.ts";
+import type { ApiToken } from "../config/operator-tokens.ts";
 
 export interface ApiOptions {
   readonly plan: Plan;
@@ -155,11 +155,6 @@ export function buildApi(
   server.addHook("preClose", async () => closing.abort());
   server.addHook("onClose", () => options.log.debug({ plan: plan.name }, "operator API closed"));
   return server;
-}
-
-/** Approving and accepting a loss are for approvers; everything else that changes something for operators. */
-export function roleFor(kind: RequestKind): ApiRole {
-  return kind === "approve" || kind === "quarantine-accept" ? "approver" : "operator";
 }
 
 function sendError(reply: FastifyReply, error: unknown): FastifyReply {

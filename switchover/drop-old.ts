@@ -1,10 +1,16 @@
 import { CrossfadeError } from "../config/errors.ts";
+import type { Plan } from "../config/plan-types.ts";
 import { addEvent } from "../store/control/history.ts";
 import { readMigration, readPhaseAge } from "../store/control/migration.ts";
 import type { Execution } from "./effects.ts";
 
 /** Without `stay.done`: time to find out that something still reads the old tables. */
 const DEFAULT_STAY_MS = 7 * 86_400_000;
+
+/** How long the old tables stay after `done`. */
+export function stayOfOld({ policy }: Plan): number {
+  return policy.stayMs.done ?? DEFAULT_STAY_MS;
+}
 
 /** Drops the old tables that `done` has moved aside: only in done, and only after its stay. Whoever asks has confirmed it. */
 export async function dropOld(execution: Execution): Promise<unknown> {
@@ -15,7 +21,7 @@ export async function dropOld(execution: Execution): Promise<unknown> {
       hint: "`crossfade advance --to done` comes first.",
     });
   }
-  const stayMs = plan.policy.stayMs.done ?? DEFAULT_STAY_MS;
+  const stayMs = stayOfOld(plan);
   const sinceMs = await readPhaseAge(store);
   if (sinceMs < stayMs) {
     const from = new Date(Date.now() + stayMs - sinceMs).toISOString();

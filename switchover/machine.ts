@@ -90,7 +90,7 @@ export function authorityIn(phase: Phase): Side {
 }
 
 /** The phase after this one; undefined after the last. */
-export function phaseAfter(phase: Phase): Phase | undefined {
+function phaseAfter(phase: Phase): Phase | undefined {
   return PHASES[phaseIndex(phase) + 1];
 }
 

@@ -1,6 +1,8 @@
 import { z } from "zod";
+import { roleFor } from "./api-access.ts";
 import { REQUESTS } from "./requests.ts";
 import type { RequestKind } from "./requests.ts";
+import { SERIES_RANGES } from "./series.ts";
 
 /** What each command does, for the document. */
 const SUMMARIES: Readonly<Record<Exclude<RequestKind, "clean">, string>> = {
@@ -17,7 +19,11 @@ const SUMMARIES: Readonly<Record<Exclude<RequestKind, "clean">, string>> = {
   tune: "Change a throttle while it runs; null takes it back",
 };
 
+/** Answered without a token: what says whether the process lives, and this document. */
+const OPEN = ["/v1/openapi.json", "/healthz", "/readyz"];
+
 const GETS: Readonly<Record<string, string>> = {
+  "/v1/openapi.json": "This document",
   "/v1/status": "Where the migration stands",
   "/v1/timeline":
     "Events, oldest first: the last `limit`, or those after the id `after`; with `accept: text/event-stream` as they happen",
@@ -37,13 +43,21 @@ const GETS: Readonly<Record<string, string>> = {
 export function openApiDocument(): object {
   const gets = Object.entries(GETS).map(([path, summary]) => [
     path,
-    { get: { summary, ...parameters(path), responses: RESPONSES } },
+    {
+      get: {
+        summary,
+        ...(OPEN.includes(path) ? { security: [] } : { description: "Role: viewer" }),
+        ...parameters(path),
+        responses: OPEN.includes(path) ? pick("200", "503") : READ_RESPONSES(path),
+      },
+    },
   ]);
   const posts = Object.entries(SUMMARIES).map(([kind, summary]) => [
     `/v1/${kind}`,
     {
       post: {
         summary,
+        description: `Role: ${roleFor(kind as RequestKind)}`,
         parameters: COMMAND_HEADERS,
         requestBody: body(kind as RequestKind),
         responses: RESPONSES,
@@ -80,11 +94,31 @@ const RESPONSES = {
   "202": { description: "Still running: ask for /v1/commands/{id}" },
   "400": { description: "The request does not hold" },
   "401": { description: "No token, or one that is not known or has expired" },
-  "403": { description: "The token's role may not do this" },
+  "403": {
+    description: "The token's role may not do this; without tokens, not from this machine or page",
+  },
   "409": { description: "A gate or a guard says no; the body names it" },
+  "404": { description: "There is no such command" },
   "429": { description: "Too many requests from this address" },
+  "500": { description: "It failed; the body says why" },
   "503": { description: "A database is away" },
 } as const;
+
+function pick(...codes: readonly (keyof typeof RESPONSES)[]): object {
+  return Object.fromEntries(codes.map((code) => [code, RESPONSES[code]]));
+}
+
+const READ_RESPONSES = (path: string): object =>
+  pick(
+    "200",
+    ...(path in PARAMETERS ? (["400"] as const) : []),
+    ...(path.includes("{") ? (["404"] as const) : []),
+    "401",
+    "403",
+    "429",
+    "500",
+    "503",
+  );
 
 function body(kind: RequestKind): object {
   return {
@@ -92,8 +126,27 @@ function body(kind: RequestKind): object {
   };
 }
 
+type Parameter = readonly [name: string, where: "path" | "query", schema: object];
+
+const PARAMETERS: Readonly<Record<string, readonly Parameter[]>> = {
+  "/v1/commands/{id}": [["id", "path", { type: "integer", minimum: 1 }]],
+  "/v1/timeline": [
+    ["after", "query", { type: "integer", minimum: 0 }],
+    ["limit", "query", { type: "integer", minimum: 1, maximum: 10_000, default: 1_000 }],
+  ],
+  "/v1/events": [["after", "query", { type: "integer", minimum: 0 }]],
+  "/v1/series": [["range", "query", { enum: SERIES_RANGES }]],
+};
+
 function parameters(path: string): object {
-  return path.includes("{id}")
-    ? { parameters: [{ name: "id", in: "path", required: true, schema: { type: "integer" } }] }
-    : {};
+  const found = PARAMETERS[path];
+  if (found === undefined) return {};
+  return {
+    parameters: found.map(([name, where, schema]) => ({
+      name,
+      in: where,
+      required: where === "path",
+      schema,
+    })),
+  };
 }

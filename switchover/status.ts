@@ -17,11 +17,12 @@ import type { RoundTrip, VerifyRun } from "../store/control/verify-runs.ts";
 import { readWorkers } from "../store/control/workers.ts";
 import type { BackfillStats, MirrorStats, WorkerSeen } from "../store/control/workers.ts";
 import type { Engine, SideStatus } from "./engine.ts";
-import { gateLimits, gatherFacts } from "./facts.ts";
+import { gateLimits, gatherFacts, machineFacts } from "./facts.ts";
 import { FRESH_MS, activeDirection, gatesInto } from "./gates.ts";
 import type { Gate, GateFacts } from "./gates.ts";
 import { someoneLeads } from "./lead.ts";
-import { phaseAfter } from "./machine.ts";
+import { transition } from "./machine.ts";
+import { nextStep } from "./next-step.ts";
 import { sumShadow } from "./shadow.ts";
 import { withoutHeals } from "./walk.ts";
 
@@ -53,8 +54,10 @@ export interface Status {
   };
   /** Since the phase shadow was entered. */
   readonly shadow: ShadowReport;
-  /** The gates on the way into the next phase. */
+  /** The gates on the way into the next phase, in canary into its next step. */
   readonly gates: readonly Gate[];
+  /** What can be done next, in a sentence. */
+  readonly next: string;
   readonly quarantine: number;
   readonly flip: Receipt | null;
   readonly sidecars: readonly SidecarStatus[];
@@ -126,6 +129,7 @@ export async function readStatus(input: StatusInput): Promise<Status> {
     return {
       ...emptyStatus(plan.name),
       phase: "unknown",
+      next: "nothing moves without the control store; sidecars route as they last knew",
       ...authorityOfSides(databases),
       databases,
       problems,
@@ -141,7 +145,7 @@ async function statusOfStore({
   const facts = await gatherFacts(store, engine);
   const { migration } = facts;
   const direction = activeDirection(migration);
-  const next = phaseAfter(migration.phase);
+  const decided = transition(migration, { kind: "advance" }, machineFacts(plan));
   const [mirrors, backfills, controllers, chunks, receipts, leading, run] = await Promise.all([
     readWorkers(store, "mirror"),
     readWorkers(store, "backfill"),
@@ -151,8 +155,7 @@ async function statusOfStore({
     someoneLeads(store),
     lastVerifyRun(store, direction),
   ]);
-  const gates =
-    next === undefined ? [] : gatesInto(next, facts, gateLimits(plan)).map(withoutHeals);
+  const gates = decided.kind === "go" ? gatesInto(decided.next.phase, facts, gateLimits(plan)) : [];
   return {
     plan: plan.name,
     phase: migration.phase,
@@ -165,7 +168,8 @@ async function statusOfStore({
     backfill: backfillStatus(facts, chunks, backfills),
     verify: verifyStatus(run, facts.clean, facts.roundTrip),
     shadow: sumShadow(facts.sidecars),
-    gates,
+    gates: gates.map(withoutHeals),
+    next: nextStep(migration, decided, gates, plan),
     quarantine: typeof facts.quarantine === "string" ? 0 : facts.quarantine.open,
     flip: receipts[0] ?? null,
     sidecars: facts.sidecars.map(sidecarStatus),
@@ -308,6 +312,7 @@ function emptyStatus(plan: string): Omit<Status, "databases" | "problems"> {
     verify: verifyStatus(undefined, undefined, undefined),
     shadow: NO_SHADOW,
     gates: [],
+    next: "`crossfade check` says what would break; `crossfade advance` goes to dual-write",
     quarantine: 0,
     flip: null,
     sidecars: [],

@@ -56,6 +56,7 @@ const STATUS: Status = {
       why: "rows are still being copied",
     },
   ],
+  next: "verify, once backfill allows it: `crossfade advance --wait` waits",
   quarantine: 0,
   flip: null,
   sidecars: [
@@ -85,6 +86,7 @@ backfill    running   45,000 rows   80,000 rows/s
 verify      not yet
 quarantine  empty
 refused     3 writes to new that bypassed the sidecar
+next        verify, once backfill allows it: \`crossfade advance --wait\` waits
 gates       pass    lag 3 ms (limit 1000 ms): the mirror keeps up
             fail    backfill 9 of 15 chunks (limit all chunks): rows are still being copied
 sidecars    host:127.0.0.1:8080   epoch 1   seen 120 ms ago`,

@@ -61,6 +61,7 @@ function large(): Status {
     })),
     controller: { leading: true, doing: null },
     paused: { backfill: false, mirror: false },
+    next: "",
     maintenance: null,
     gap: null,
     databases: {
