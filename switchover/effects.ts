@@ -97,7 +97,12 @@ async function setPhase(
   const after = await setMigration(
     store,
     { phase: before.phase, epoch: before.epoch, version: before.version },
-    epoch === "next" ? { ...change, epoch: before.epoch + 1 } : change,
+    {
+      ...change,
+      ...(epoch === "next" ? { epoch: before.epoch + 1 } : {}),
+      // What was missed goes with everything else that was mirrored.
+      ...(change.phase === "off" ? { gap: null } : {}),
+    },
   );
   await recordPhase(execution, before, after, by);
   return after;

@@ -1,23 +1,20 @@
 import type { Plan } from "../config/plan-types.ts";
-import { phaseIndex } from "../config/words.ts";
 import type { Side } from "../config/words.ts";
 import { progress } from "../store/control/chunk-ledger.ts";
 import { addEvent } from "../store/control/history.ts";
-import { setMigration } from "../store/control/migration.ts";
 import type { Migration } from "../store/control/migration.ts";
 import type { ControlStore } from "../store/control/open.ts";
 import { runEffect, verifyUntilClean } from "./effects.ts";
 import type { Execution } from "./effects.ts";
 import type { Engine, SideStatus } from "./engine.ts";
 import { gatherFacts, gateLimits } from "./facts.ts";
-import { activeDirection, evaluateGates } from "./gates.ts";
+import { evaluateGates } from "./gates.ts";
+import { healGap } from "./heal-gap.ts";
 
 /** What a controller does without being asked: what the phase needs and nobody has done, e.g. after a crash in the middle. */
 export type OwnWork = (execution: Execution) => Promise<unknown>;
 
 type SideStatuses = Readonly<Record<Side, SideStatus>>;
-
-const POLL_MS = 500;
 
 /** The work that is due now; undefined: none. */
 export async function ownWork(
@@ -60,26 +57,4 @@ export function disagreement({ old, new: next }: SideStatuses): OwnWork | undefi
     await addEvent(store, { kind: "recovery", by, detail: { ...recovery } });
     log.warn({ recovery }, "controller: the sides disagreed about the authority");
   };
-}
-
-/**
- * A database went back in time, so what was mirrored may be lost (DESIGN §2.4): every table is copied and compared again,
- * deletes included, before fences count. Before anything was copied there is nothing to make good.
- */
-async function healGap(execution: Execution, migration: Migration): Promise<void> {
-  const { store, engine, signal, lead, log, by } = execution;
-  const { phase, epoch, version, gap } = migration;
-  const direction = activeDirection(migration);
-  if (phaseIndex(phase) >= phaseIndex("backfill")) {
-    log.warn({ gap }, "controller: copying every table again");
-    await engine.planChunks(direction, signal);
-    while ((await progress(store, direction)).some((table) => table.done < table.chunks)) {
-      signal.throwIfAborted();
-      await new Promise((resolve) => setTimeout(resolve, POLL_MS));
-    }
-    await verifyUntilClean(execution);
-  }
-  await lead();
-  await setMigration(store, { phase, epoch, version }, { gap: null });
-  await addEvent(store, { kind: "gap-healed", by, detail: { gap } });
 }

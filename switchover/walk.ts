@@ -10,6 +10,7 @@ import type { Execution } from "./effects.ts";
 import { gateLimits, gatherFacts, machineFacts } from "./facts.ts";
 import { ROLLBACK_GATES_OF, blocks, describeGate, evaluateGates, gatesInto } from "./gates.ts";
 import type { Gate, GateFacts, GateResult } from "./gates.ts";
+import { healGap } from "./heal-gap.ts";
 import { runHooks } from "./hooks.ts";
 import type { Unmirrored } from "./lose-unmirrored.ts";
 import { transition } from "./machine.ts";
@@ -195,10 +196,21 @@ export async function passGates(
     if (why !== said)
       log.info({ gates: blocking.map(withoutHeals) }, `${goal}: waiting for ${why}`);
     said = why;
-    if (options.wait && blocking.every((gate) => gate.heals === "by-verify"))
+    const migration = await readMigration(store);
+    // While this waits nobody else does the controller's own work.
+    if (options.wait && migration.gap !== undefined && !migration.paused.mirror)
+      await healGap(execution, migration).catch((error: unknown) => {
+        // It was reported again meanwhile: everything is copied once more.
+        if (signal.aborted || !isStale(error)) throw error;
+      });
+    else if (options.wait && blocking.every((gate) => gate.heals === "by-verify"))
       await verifyUntilClean(execution);
     else await sleep(POLL_MS, signal);
   }
+}
+
+function isStale(error: unknown): boolean {
+  return error instanceof CrossfadeError && error.code === "STALE";
 }
 
 function mayWait(blocking: readonly GateResult[], wait: boolean, waitedMs: number): boolean {

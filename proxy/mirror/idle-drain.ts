@@ -7,7 +7,7 @@ import type { Lsn } from "../../store/postgres/lsn.ts";
 import { closeSession, openSession, sideLabel } from "../../store/postgres/session.ts";
 import { findState } from "../../store/postgres/state.ts";
 import { WalStream } from "../../store/postgres/wal-stream.ts";
-import { ensureSlot, findSlot } from "../../store/postgres/wal-slot.ts";
+import { findSlot, restoreSlot } from "../../store/postgres/wal-slot.ts";
 
 export interface IdleDrainOptions {
   readonly plan: Plan;
@@ -55,7 +55,7 @@ async function drain(options: IdleDrainOptions, running: RunningState): Promise<
     application,
   });
   try {
-    await ensureSlot(client, side, CONFIRM_MS * 5);
+    await restoreSlot(client, side, CONFIRM_MS * 5);
     const slot = await findSlot(client, side);
     if (slot?.confirmed === undefined) return await follows(client, options);
     let reached: Lsn = slot.confirmed;

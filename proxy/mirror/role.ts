@@ -3,7 +3,7 @@ import type pg from "pg";
 import { CrossfadeError, messageOf } from "../../config/errors.ts";
 import { type Log, RunningState } from "../../config/lifecycle.ts";
 import type { Plan } from "../../config/plan-types.ts";
-import { type Direction, directionFrom, sourceOf } from "../../config/words.ts";
+import { type Direction, directionFrom, type Phase, sourceOf } from "../../config/words.ts";
 import { listen, type Listener } from "../../store/control/listen.ts";
 import { readMigration, setMigration } from "../../store/control/migration.ts";
 import {
@@ -181,8 +181,7 @@ class MirrorRole {
   /** Waits (briefly) until the migration is in a phase with a mirror and not paused. */
   async #isWanted(): Promise<boolean> {
     const migration = this.#state.current;
-    const wanted =
-      migration !== undefined && migration.phase !== "off" && migration.phase !== "done";
+    const wanted = migration !== undefined && hasMirror(migration.phase);
     if (wanted && !migration.paused.mirror) return true;
     this.#stats = {
       ...this.#stats,
@@ -276,18 +275,19 @@ class MirrorRole {
     }
   }
 
+  /** Throws STALE where nothing is to be followed any more: then what is missing was removed. */
   async #reportGap(gap: string): Promise<void> {
+    const { phase, epoch } = await readMigration(this.#store);
+    if (!hasMirror(phase)) throw notWanted();
+    await setMigration(this.#store, { phase, epoch }, { gap });
     this.#log.error(
       { gap },
       `mirror: ${gap}; everything is copied again, and all reads go to the authority`,
     );
-    const { phase, epoch } = await readMigration(this.#store);
-    await setMigration(this.#store, { phase, epoch }, { gap });
   }
 
   async #pauseWhileWanted(): Promise<void> {
-    if (!this.#running.shouldRun() || !(await this.#isWanted()))
-      throw new CrossfadeError("STALE", "the mirror is not wanted any more");
+    if (!this.#running.shouldRun() || !(await this.#isWanted())) throw notWanted();
     this.#stats = {
       ...this.#stats,
       state: "waiting",
@@ -370,4 +370,12 @@ function quietFor(ms: number): number {
 function without(stats: MirrorStats, key: "why"): MirrorStats {
   const { [key]: _, ...rest } = stats;
   return rest;
+}
+
+function hasMirror(phase: Phase): boolean {
+  return phase !== "off" && phase !== "done";
+}
+
+function notWanted(): CrossfadeError {
+  return new CrossfadeError("STALE", "the mirror is not wanted any more");
 }

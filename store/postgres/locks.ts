@@ -26,6 +26,11 @@ export function directionLock(target: Side): AdvisoryLock {
   return { classId: CLASS_FIXED, objectId: target === "old" ? 3 : 4 };
 }
 
+/** Held while a side's replication slot is made or dropped, on that side's database. */
+export function slotLock(side: Side): AdvisoryLock {
+  return { classId: CLASS_FIXED, objectId: side === "old" ? 6 : 7 };
+}
+
 /** Held by the session of the one mirror that runs, on the database of the new side. */
 export const MIRROR_LOCK: AdvisoryLock = { classId: CLASS_FIXED, objectId: 5 };
 

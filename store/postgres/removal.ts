@@ -6,7 +6,7 @@ import { publicationName } from "./install-wal-feed.ts";
 import { INSTALL_LOCK } from "./locks.ts";
 import { ident, literal, relation } from "./quote.ts";
 import { run } from "./statement.ts";
-import { dropSlot } from "./wal-slot.ts";
+import { removeSlot } from "./wal-slot.ts";
 
 /**
  * Taking Crossfade off a side again. Nothing here reads the plan: what is installed says what to remove, so that it also
@@ -24,7 +24,7 @@ export const ASIDE_SCHEMA = "crossfade_old";
  */
 export async function removeFeed(client: pg.Client, side: Side): Promise<void> {
   const deadline = Date.now() + PATIENCE_MS;
-  await dropSlot(client, side);
+  await removeSlot(client, side);
   await withShortLock(
     client,
     [`drop publication if exists ${ident(publicationName(side))}`],

@@ -4,7 +4,7 @@ import type { Side } from "../../config/words.ts";
 import { formatLsn, type Lsn, parseLsn } from "./lsn.ts";
 import type { CompiledDirection } from "./mapping.ts";
 import { run } from "./statement.ts";
-import { findSlot, makeSlot } from "./wal-slot.ts";
+import { findSlot, replaceSlot } from "./wal-slot.ts";
 
 /**
  * Where a direction goes on reading. The target keeps the position of what is durable there; the slot what was
@@ -126,7 +126,7 @@ export async function openAfterGap(
   // Before there is a slot again: without it a first start in this epoch would take the new slot for the old one.
   await rememberBegun(source, side, epoch);
   const slot = await findSlot(source, side);
-  if (slot?.confirmed === undefined || slot.lost !== undefined) await makeSlot(source, side);
+  if (slot?.confirmed === undefined || slot.lost !== undefined) await replaceSlot(source, side);
   await run(
     source,
     "update crossfade.feed set barrier = pg_snapshot_xmax(pg_current_snapshot())::text where side = $1",

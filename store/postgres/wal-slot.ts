@@ -3,6 +3,7 @@ import type pg from "pg";
 import { CrossfadeError } from "../../config/errors.ts";
 import { directionFrom, type Side } from "../../config/words.ts";
 import { type Lsn, parseLsn } from "./lsn.ts";
+import { slotLock } from "./locks.ts";
 import { run } from "./statement.ts";
 import { findState } from "./state.ts";
 import { inTransaction, sqlState } from "./session.ts";
@@ -47,22 +48,68 @@ export async function findSlot(client: pg.ClientBase, side: Side): Promise<Slot 
  * Makes the slot of a side if it is not there (or is lost) and nothing can have been missed: when the feed is first
  * installed, and while the side follows. A slot of the authority that is gone is a gap, which only the mirror closes.
  */
-export async function ensureSlot(
-  client: pg.Client,
-  side: Side,
-  deadlineMs = 60_000,
-): Promise<void> {
-  const slot = await findSlot(client, side);
-  if (slot !== undefined && slot.lost === undefined) return;
-  if ((await isInstalled(client, side)) && (await isAuthority(client, side))) return;
-  await makeSlot(client, side, deadlineMs);
-  // A flip may have opened this side while the slot was made: then writes came before it, and the mirror must see a gap.
-  if ((await isInstalled(client, side)) && (await isAuthority(client, side)))
-    await dropSlot(client, side);
+export async function ensureSlot(client: pg.Client, side: Side): Promise<void> {
+  await withSlotLock(client, side, async () => {
+    if (!(await hasSlot(client, side)) && !(await isSourceNow(client, side)))
+      await makeSlot(client, side);
+  });
 }
 
-/** Makes a slot in place of what is there. Waits for the server's open writing transactions; TIMEOUT names them. */
-export async function makeSlot(client: pg.Client, side: Side, deadlineMs = 60_000): Promise<void> {
+/** The same for a side whose feed is installed; where it is removed meanwhile, nothing is made. */
+export async function restoreSlot(
+  client: pg.Client,
+  side: Side,
+  deadlineMs: number,
+): Promise<void> {
+  await withSlotLock(client, side, async () => {
+    if ((await hasSlot(client, side)) || !(await isInstalled(client, side))) return;
+    if (await isAuthority(client, side)) return;
+    await makeSlot(client, side, deadlineMs);
+    // A flip may have opened this side while the slot was made: then writes came before it, and the mirror must see a gap.
+    if (await isAuthority(client, side)) await dropSlot(client, side);
+  });
+}
+
+/** Makes a slot in place of what is there. Throws STALE where the feed has been removed meanwhile. */
+export async function replaceSlot(client: pg.Client, side: Side): Promise<void> {
+  await withSlotLock(client, side, async () => {
+    if (!(await isInstalled(client, side)))
+      throw new CrossfadeError("STALE", `the feed of the ${side} database was removed`);
+    await makeSlot(client, side);
+  });
+}
+
+/** Drops the slot, and forgets the feed first, so that nobody makes it again. */
+export async function removeSlot(client: pg.ClientBase, side: Side): Promise<void> {
+  await withSlotLock(client, side, async () => {
+    if (await hasFeeds(client))
+      await run(client, "delete from crossfade.feed where side = $1", [side]);
+    await dropSlot(client, side);
+  });
+}
+
+/** What is decided about a slot still holds when it is done: one at a time looks, makes and drops. */
+async function withSlotLock(
+  client: pg.ClientBase,
+  side: Side,
+  work: () => Promise<void>,
+): Promise<void> {
+  const { classId, objectId } = slotLock(side);
+  await run(client, "select pg_advisory_lock($1::int, $2::int)::text", [classId, objectId]);
+  const unlock = async () =>
+    run(client, "select pg_advisory_unlock($1::int, $2::int)::text", [classId, objectId]);
+  try {
+    await work();
+  } catch (error) {
+    // If the connection is gone so is the lock; the first error is the one that matters.
+    await unlock().catch(() => {});
+    throw error;
+  }
+  await unlock();
+}
+
+/** Waits for the server's open writing transactions; TIMEOUT names them. */
+async function makeSlot(client: pg.Client, side: Side, deadlineMs = 60_000): Promise<void> {
   await dropSlot(client, side);
   const [version] = await run(client, "select current_setting('server_version_num')");
   // From 17 on a standby can keep a copy of the slot, so that it is there after a failover.
@@ -107,7 +154,22 @@ export async function dropSlot(client: pg.ClientBase, side: Side): Promise<void>
   }
 }
 
+async function hasSlot(client: pg.ClientBase, side: Side): Promise<boolean> {
+  const slot = await findSlot(client, side);
+  return slot !== undefined && slot.lost === undefined;
+}
+
+async function isSourceNow(client: pg.ClientBase, side: Side): Promise<boolean> {
+  return (await isInstalled(client, side)) && (await isAuthority(client, side));
+}
+
+async function hasFeeds(client: pg.ClientBase): Promise<boolean> {
+  const [there] = await run(client, "select to_regclass('crossfade.feed')::text");
+  return there?.[0] != null;
+}
+
 async function isInstalled(client: pg.ClientBase, side: Side): Promise<boolean> {
+  if (!(await hasFeeds(client))) return false;
   const [row] = await run(client, "select 1 from crossfade.feed where side = $1", [side]);
   return row !== undefined;
 }

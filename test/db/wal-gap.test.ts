@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import { readEvents } from "../../store/control/history.ts";
-import { readMigration } from "../../store/control/migration.ts";
+import { readMigration, setMigration } from "../../store/control/migration.ts";
 import { openSession } from "../../store/postgres/session.ts";
 import { dropSlot, findSlot } from "../../store/postgres/wal-slot.ts";
 import {
@@ -77,4 +77,23 @@ test("WAL beyond the limit: the mirror is paused, the slot is dropped, and statu
   expect((await readMigration(store)).gap).toContain("more than wal.retain (2.0 MB)");
   await expect.poll(() => onOld(plan, (client) => findSlot(client, "old"))).toBeUndefined();
   await ask(plan, "rollback", { to: "off" });
+  expect((await readMigration(store)).gap).toBeUndefined();
+});
+
+test("a gap that is found while `advance --wait` waits is healed by it", async () => {
+  const plan = await itemsPlan({});
+  const { store } = await startController(plan);
+  runWorkers(plan);
+  runSidecar(plan, "s1");
+  await ask(plan, "advance", { to: "backfill", wait: true });
+  await ask(plan, "pause", { what: "backfill" });
+  const advanced = ask(plan, "advance", { to: "shadow", wait: true });
+  await expect.poll(async () => (await readMigration(store)).phase).toBe("backfill");
+  const { phase, epoch } = await readMigration(store);
+  await setMigration(store, { phase, epoch }, { gap: "the new database went back" });
+  await ask(plan, "resume", { what: "backfill" });
+  expect(await advanced).toMatchObject({ phase: "shadow" });
+  expect((await readEvents(store)).map(({ kind }) => kind)).toContain("gap-healed");
+  expect((await readMigration(store)).gap).toBeUndefined();
+  expect(await rowsOf(plan, "new")).toEqual(await rowsOf(plan, "old"));
 });
