@@ -25,8 +25,13 @@ const BEAT_MS = 1_000;
 const LINK_MS = 250;
 /** A control store that does not answer by then is taken to be away at start. */
 const FIRST_STATE_MS = 2_500;
-/** By then a sidecar that missed the news of another one has noticed that it is cut off, and stays with the authority. */
-const PEERS_MS = 4_000;
+/** What was last read of the other sidecars longer ago says nothing about now. */
+const FRESH_MS = 3_000;
+/**
+ * By then a sidecar that missed the news of another one has noticed that it is cut off, and stays with the authority: what it
+ * last read has gone stale, and its last beat was less than one beat before that.
+ */
+const PEERS_MS = FRESH_MS + BEAT_MS + 500;
 
 export interface ControlLinkOptions {
   readonly plan: Plan;
@@ -54,6 +59,7 @@ export class ControlLink implements RoutingSource {
   /** Ids of the other sidecars. */
   #peers: readonly string[] = [];
   #steps: readonly Peer[] = [];
+  #peersReadAt = Number.NEGATIVE_INFINITY;
   /** The pledges of the others, by id, and how often one that stood was replaced. */
   #pledges = new Map<string, string>();
   #breaks = 0;
@@ -98,7 +104,18 @@ export class ControlLink implements RoutingSource {
   }
 
   connected(): boolean {
-    return this.#connected;
+    const peersAreKnown = performance.now() - this.#peersReadAt < FRESH_MS;
+    return (this.#watcher?.connected ?? false) && peersAreKnown && !this.#isInDoubt();
+  }
+
+  /**
+   * Whether a hold has come to its deadline without news. It is released before that, unless the news does not arrive: then the
+   * authority may have moved, and what was read before the deadline counts for nothing.
+   */
+  #isInDoubt(): boolean {
+    const hold = this.#state?.hold ?? null;
+    if (hold === null || performance.now() <= hold.deadline) return false;
+    return (this.#watcher?.readAt ?? 0) <= hold.deadline;
   }
 
   alone(): boolean {
@@ -186,7 +203,6 @@ export class ControlLink implements RoutingSource {
     );
     try {
       await this.#watcher.until(() => true, AbortSignal.timeout(FIRST_STATE_MS));
-      this.#checkLink();
       await this.#register();
     } catch (error) {
       log.warn({}, `control store: not there at start: ${messageOf(error)}`);
@@ -234,6 +250,7 @@ export class ControlLink implements RoutingSource {
 
   async #readPeers(): Promise<void> {
     const { id } = this.#options;
+    const asked = performance.now();
     // Who has not heard of this pledge in what is read now, hears it before it answers anybody: #register.
     const stored = this.#pledgeStored;
     const others = (await readSidecars(this.#store)).filter((sidecar) => sidecar.id !== id);
@@ -245,14 +262,17 @@ export class ControlLink implements RoutingSource {
     this.#steps = live.map(({ stats }) => stats);
     const broken = this.#followPledges(others);
     this.#countHeard(stored);
+    this.#peersReadAt = asked;
     const peers = others.map((sidecar) => sidecar.id).toSorted();
     if (peers.join() === this.#peers.join()) {
       if (broken || this.inStep() !== wereInStep) this.#links.emit();
       // The sidecar whose pledge it is may have answers waiting for this.
       if (broken) this.#beating.wake();
+      this.#checkLink();
       return;
     }
     this.#peers = peers;
+    this.#checkLink();
     this.#links.emit();
     // So that a new one hears that it is known.
     this.#beating.wake();
@@ -311,7 +331,7 @@ export class ControlLink implements RoutingSource {
   }
 
   #checkLink(): void {
-    const connected = this.#watcher?.connected ?? false;
+    const connected = this.connected();
     if (connected === this.#connected) return;
     this.#connected = connected;
     this.#links.emit();

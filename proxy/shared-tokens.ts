@@ -104,7 +104,7 @@ export class SharedTokens {
 
   /** Nothing can be stored, and everybody knows. */
   get isGivenUp(): boolean {
-    return this.#place === undefined && this.#options.source.heard(this.#doubt);
+    return this.#place === undefined && this.#isHeard(false);
   }
 
   /**
@@ -134,7 +134,7 @@ export class SharedTokens {
       const open = this.#open.get(key);
       if (open?.since === now) this.#open.set(key, { ...open, place });
     }
-    return this.#promised();
+    return this.#promised(stored);
   }
 
   /** Binds the clients for as long as something is under way. */
@@ -195,23 +195,27 @@ export class SharedTokens {
 
   async #storeHeld(held: Held): Promise<boolean> {
     held.storedAt = performance.now();
-    await this.#mark(held.keys, held.field, this.#openValue());
-    return this.#promised();
+    return this.#promised(await this.#mark(held.keys, held.field, this.#openValue()));
   }
 
   /**
    * Whether an answer may go out: what it binds is stored, or those who would have to know have heard that it is not, and ask the authority
    * until a fence that they take after that has passed.
    */
-  async #promised(): Promise<boolean> {
+  async #promised(stored: boolean): Promise<boolean> {
     if (this.#place !== undefined) await this.tellEpoch();
+    if (this.#isHeard(stored)) return true;
     const { source } = this.#options;
-    if (source.heard(this.#doubt)) return true;
-    if (await source.untilHeard(this.#doubt, Math.max(0, this.#sayUntil - performance.now()))) {
-      return true;
-    }
+    await source.untilHeard(this.#doubt, Math.max(0, this.#sayUntil - performance.now()));
+    if (this.#isHeard(stored)) return true;
     this.unpromised += 1;
     return false;
+  }
+
+  /** Cut off from the control store too, this one does not know whether they still go by what they have heard. */
+  #isHeard(stored: boolean): boolean {
+    const { source } = this.#options;
+    return source.heard(this.#doubt) && (stored || source.connected());
   }
 
   /** The fence replaces the open tokens, but for those that a later one is to replace. */

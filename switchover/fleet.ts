@@ -18,6 +18,8 @@ import { authorityIn } from "./machine.ts";
 
 /** Notifications make it fast; looking makes it sure. */
 const POLL_MS = 25;
+/** A sidecar that was silent for so long has noticed that it is cut off, and asks before it lets anybody read. */
+const SILENT_MS = 4_500;
 /** Sidecars report what they held with a heartbeat after the release. */
 const REPORT_MS = 2_500;
 
@@ -93,7 +95,7 @@ class Answers implements Disposable {
     const deadline = performance.now() + ms;
     for (;;) {
       const live = (await readAcknowledgements(this.#store)).filter(
-        ({ seenMs }) => seenMs <= FRESH_MS,
+        ({ seenMs }) => seenMs <= SILENT_MS,
       );
       const missing = () =>
         live

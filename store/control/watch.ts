@@ -47,6 +47,11 @@ export class StateWatcher {
     return this.#current;
   }
 
+  /** When the last reading that arrived was asked for, by `performance.now()`. */
+  get readAt(): number {
+    return this.#readAt;
+  }
+
   /** Whether the row was read within the last seconds. */
   get connected(): boolean {
     return performance.now() - this.#readAt < FRESH_MS;

@@ -3,6 +3,7 @@ import { notifyPassed } from "../../store/control/listen.ts";
 import { holdWrites, releaseWrites } from "../../store/control/migration.ts";
 import { readSidecars } from "../../store/control/sidecars.ts";
 import type { SidecarSeen } from "../../store/control/sidecars.ts";
+import { CuttableProxy } from "../support/cuttable-proxy.ts";
 import { withClient } from "../support/databases.ts";
 import { freePort, proxyWorld, runRole } from "../support/proxy-world.ts";
 import type { ProxyWorld } from "../support/proxy-world.ts";
@@ -11,11 +12,14 @@ import type { TestRedis } from "../support/redis.ts";
 import { send, startApp } from "../support/sidecar.ts";
 import type { Answer } from "../support/sidecar.ts";
 
+const LONG = { timeout: 20_000 };
 const withRedis = test.skipIf(redisMissing !== undefined);
 
 interface Fleet extends ProxyWorld {
   readonly urls: readonly [string, string];
   readonly redis: TestRedis;
+  /** The second one's way to the control store. */
+  readonly line: CuttableProxy;
   /** What each client has written last, by its name: the apps' data. Old is the authority unless a flip moved it. */
   readonly data: Record<"old" | "new", Map<string, number>>;
   /** The mirror, by hand: copies what was written before each fence, then passes it. */
@@ -56,11 +60,19 @@ async function startFleet(): Promise<Fleet> {
   await world.change({ phase: "read-new", readsNew: 1 });
   const first = await runRole(plan);
   const listen = { host: "127.0.0.1", port: await freePort() };
-  const second = await runRole({ ...plan, proxy: { ...plan.proxy, listen } });
+  const control = new URL(plan.control.database);
+  const line = await CuttableProxy.open({ host: control.hostname, port: Number(control.port) });
+  control.port = String(line.port);
+  const second = await runRole({
+    ...plan,
+    control: { ...plan.control, database: control.href },
+    proxy: { ...plan.proxy, listen },
+  });
   const fleet: Fleet = {
     ...world,
     plan,
     redis,
+    line,
     data,
     urls: [first.url, second.url],
     authority: "old",
@@ -72,6 +84,8 @@ async function startFleet(): Promise<Fleet> {
            from crossfade.log_${from} where op = 'f'`,
         ),
       );
+      // Like a sync, it does nothing in a direction that is over.
+      if (fleet.authority !== from) return;
       const to = from === "old" ? "new" : "old";
       for (const [name, n] of data[from]) data[to].set(name, n);
       await notifyPassed(world.store, Number(rows[0]?.epoch), BigInt(rows[0]?.id ?? 0));
@@ -131,15 +145,21 @@ withRedis("what one sidecar answered binds the client at the other, cookies or n
 
 /** As a flip does it: hold, everything passed, the authority moves, everybody has heard, release. */
 async function flip(fleet: Fleet, attempt: number): Promise<void> {
-  const { store, plan, change } = fleet;
+  await beginFlip(fleet, attempt, 30_000);
+  await decideFlip(fleet, attempt);
+  await all(fleet, (seen) => seen.epoch === attempt + 1);
+  await releaseWrites(fleet.store, attempt);
+}
+
+async function beginFlip(fleet: Fleet, attempt: number, ms: number): Promise<void> {
+  await holdWrites(fleet.store, { attempt, ms });
+  await all(fleet, ({ holdAttempt }) => holdAttempt === attempt);
+}
+
+async function decideFlip(fleet: Fleet, attempt: number): Promise<void> {
+  const { plan, change } = fleet;
   const epoch = attempt + 1;
   const to = fleet.authority === "old" ? "new" : "old";
-  const all = async (test: (seen: SidecarSeen) => boolean) =>
-    expect
-      .poll(async () => (await readSidecars(store)).every(test), { timeout: 20_000 })
-      .toBe(true);
-  await holdWrites(store, { attempt, ms: 30_000 });
-  await all(({ holdAttempt }) => holdAttempt === attempt);
   await fleet.mirrorOnce();
   for (const side of ["old", "new"] as const) {
     const text = "update crossfade.state set direction = $1, epoch = $2 where side = $3";
@@ -148,9 +168,54 @@ async function flip(fleet: Fleet, attempt: number): Promise<void> {
   }
   fleet.authority = to;
   await change({ phase: to === "new" ? "write-new" : "read-new", authority: to, epoch });
-  await all((seen) => seen.epoch === epoch);
-  await releaseWrites(store, attempt);
 }
+
+async function all(fleet: Fleet, test: (seen: SidecarSeen) => boolean): Promise<void> {
+  await expect
+    .poll(async () => (await readSidecars(fleet.store)).every(test), { timeout: 20_000 })
+    .toBe(true);
+}
+
+withRedis(
+  "one that is cut off in the middle of a flip follows it when its hold is over",
+  async () => {
+    const fleet = await startFleet();
+    const stop = runMirror(fleet);
+    await untilNew(fleet, "ann");
+    await stop();
+    const [first, second] = fleet.urls;
+    // What the second one knows by itself sends ann to old, until it hears that the mirror has passed it.
+    await write(second, "ann", 1);
+    await beginFlip(fleet, 1, 2_000);
+    const over = performance.now() + 2_000;
+    fleet.line.cut();
+    await decideFlip(fleet, 1);
+    await expect
+      .poll(async () => (await readSidecars(fleet.store)).some(({ epoch }) => epoch === 2), LONG)
+      .toBe(true);
+    await expect.poll(() => performance.now() > over, LONG).toBe(true);
+    await releaseWrites(fleet.store, 1);
+    expect((await write(first, "ann", 2)).body).toBe("new 2");
+    expect((await send(second, as("ann"))).body).toBe("new 2");
+  },
+);
+
+withRedis(
+  "one that has neither Redis nor the control store says that it promises nothing",
+  async () => {
+    const fleet = await startFleet();
+    const [, second] = fleet.urls;
+    const said = async () => (await write(second, "ann", 1)).headers["crossfade-consistency"];
+    await fleet.redis.kill();
+    await said();
+    // The first one knows that nothing is stored: it asks the authority.
+    await expect.poll(said, { timeout: 10_000 }).toBeUndefined();
+    fleet.line.cut();
+    await expect.poll(said, { timeout: 15_000 }).toBe("none");
+    fleet.line.mend();
+    await expect.poll(said, { timeout: 15_000 }).toBeUndefined();
+  },
+);
 
 /** A sidecar that cannot keep its promise says so. */
 function isPromised(answer: Answer): boolean {

@@ -115,3 +115,9 @@ class Numbers {
     return this.#numbers[index]!;
   }
 }
+
+/** Prints what was found, with the shortest way to it. */
+export function tell(name: string, { states, violation }: Exploration): void {
+  const steps = violation?.trace.map((label) => `\n    ${label}`).join("") ?? "";
+  process.stdout.write(`${name}: ${states} states, ${violation?.what ?? "all right"}${steps}\n`);
+}

@@ -2,8 +2,7 @@ import { describe, expect, test } from "vitest";
 import { flipModel } from "../../switchover/flip/model/model.ts";
 import { FLIP_RULES } from "../../switchover/flip/model/rules.ts";
 import type { FlipBounds, FlipRule } from "../../switchover/flip/model/rules.ts";
-import { explore } from "../support/explore.ts";
-import type { Exploration } from "../support/explore.ts";
+import { explore, tell } from "../support/explore.ts";
 
 const MINUTE = 60_000;
 /** `CROSSFADE_DEEP=1 npx vitest run flip-model`: minutes, some GB of memory, and the shortest trace of every violation. */
@@ -58,7 +57,7 @@ describe("the flip protocol, every behaviour of it", () => {
     "loses no write, has one authority, and ends: $epochs flips, $writes writes, $accidents accidents",
     (bounds) => {
       const found = explore(flipModel(bounds));
-      tell(JSON.stringify(bounds), found);
+      if (DEEP) tell(JSON.stringify(bounds), found);
       expect(found.violation).toBeUndefined();
       // A model in which nothing can happen is right too.
       expect(found.states).toBeGreaterThan(10_000);
@@ -71,15 +70,9 @@ describe("the flip protocol, every behaviour of it", () => {
     (rule) => {
       const [what, bounds] = WITHOUT[rule];
       const found = explore(flipModel(bounds, rule));
-      tell(rule, found);
+      if (DEEP) tell(rule, found);
       expect(found.violation?.what).toBe(what);
     },
     MINUTE,
   );
 });
-
-function tell(name: string, { states, violation }: Exploration): void {
-  if (!DEEP) return;
-  const steps = violation?.trace.map((label) => `\n    ${label}`).join("") ?? "";
-  process.stdout.write(`${name}: ${states} states, ${violation?.what ?? "all right"}${steps}\n`);
-}

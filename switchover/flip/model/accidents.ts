@@ -36,7 +36,9 @@ export function accidents({ state, bounds, has, add }: Turn): void {
     const c = CONTROLLER + me * CONTROLLER_SIZE;
     if (state[c + AT] === place("idle") || state[c + AT] === place("gone")) continue;
     // Its server does not notice. That one wakes after a while is no accident: it is a step that is taken late.
-    accident(`${me} freezes for ever`, (next) => (next[c + AT] = place("gone")));
+    const other = CONTROLLER + (1 - me) * CONTROLLER_SIZE;
+    if (state[other + AT] !== place("gone"))
+      accident(`${me} freezes for ever`, (next) => (next[c + AT] = place("gone")));
     accident(`${me} dies, another is started`, (next) => {
       for (const side of SIDES) if (of(next, side, OWNER) === me + 1) next[base(side) + OWNER] = 0;
       next.fill(0, c, c + CONTROLLER_SIZE);
