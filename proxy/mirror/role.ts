@@ -30,19 +30,13 @@ import { drainIdle } from "./idle-drain.ts";
 import { openFeed } from "./open-feed.ts";
 import { Passes } from "./pass.ts";
 import { PassedNews } from "./passed-news.ts";
+import { gatherFor, quietFor } from "./rhythm.ts";
 
 const HEARTBEAT_MS = 400;
 /** A mirror that was not seen for this long is taken over. */
 const DEAD_MS = 5_000;
-/**
- * After a pass with this many changes and no fence, let more gather, and the longer the more there were: what a pass costs by
- * itself is then shared by many changes, and a hot row is synced once. Somebody who waits has written a fence, which ends the wait at once.
- */
-const BUSY = { changes: 4, gatherMs: 4, perChangeMs: 0.3, mostMs: 100 } as const;
 /** How often a mirror with nothing to do looks whether its tables and triggers are what they were. */
 const LOOK_MS = 500;
-/** How long to wait when the log is empty: short after traffic, longer the longer it is quiet. */
-const QUIET = { busyMs: 1, busyForMs: 1_000, calmMs: 5, calmForMs: 10_000, idleMs: 20 } as const;
 
 export interface RoleOptions {
   readonly plan: Plan;
@@ -319,6 +313,7 @@ class MirrorRole {
     let busyAt = performance.now();
     let lookedAt = performance.now();
     while (this.#running.shouldRun() && this.#follows(direction)) {
+      const began = performance.now();
       const result = await passes.run();
       this.#running.healthy();
       if (result === undefined || !result.full) this.#caughtUpAt = performance.now();
@@ -329,7 +324,8 @@ class MirrorRole {
           lookedAt = performance.now();
         }
         this.#stats = { ...without(this.#stats, "why"), state: "running", lag_ms: 0 };
-        await this.#running.sleep(quietFor(performance.now() - busyAt));
+        const now = performance.now();
+        await this.#running.sleep(quietFor(now - busyAt, now - began));
         continue;
       }
       busyAt = performance.now();
@@ -342,8 +338,8 @@ class MirrorRole {
         deferred: result.deferred,
         fence: result.fence.toString(),
       };
-      if (!result.fenceRead && result.size >= BUSY.changes && !result.full)
-        await this.#running.sleep(gatherFor(result.size));
+      const gatherMs = result.fenceRead || result.full ? 0 : gatherFor(result.size);
+      if (gatherMs > 0) await this.#running.sleep(gatherMs);
     }
   }
 
@@ -355,16 +351,6 @@ class MirrorRole {
     // The control store learns of a flip after the databases; they decide, by STALE.
     return migration.epoch <= this.#stats.epoch || directionFrom(migration.authority) === direction;
   }
-}
-
-function gatherFor(changes: number): number {
-  return Math.min(BUSY.mostMs, BUSY.gatherMs + changes * BUSY.perChangeMs);
-}
-
-/** How long to wait before looking again, by how long the log has been empty. */
-function quietFor(ms: number): number {
-  if (ms < QUIET.busyForMs) return QUIET.busyMs;
-  return ms < QUIET.calmForMs ? QUIET.calmMs : QUIET.idleMs;
 }
 
 function without(stats: MirrorStats, key: "why"): MirrorStats {

@@ -1,0 +1,28 @@
+/**
+ * After a pass with this many changes and no fence, let more gather, and the longer the more there were: what a pass costs by
+ * itself is then shared by many changes, and a hot row is synced once. Somebody who waits has written a fence, which ends the wait at once.
+ */
+const BUSY = { changes: 4, gatherMs: 4, perChangeMs: 0.3, mostMs: 100 } as const;
+/** How long to wait when the log is empty: short after traffic, longer the longer it is quiet. */
+const QUIET = { busyMs: 1, busyForMs: 1_000, calmMs: 5, calmForMs: 10_000, idleMs: 20 } as const;
+/**
+ * Looking into an empty log takes the source's time. Usually some 50 µs; while an old snapshot keeps vacuum from cleaning the
+ * log, a millisecond and more. So many times as long the source is left alone, up to a limit: what waits for a lock takes long too.
+ */
+const REST = { times: 2, mostMs: 100 } as const;
+
+/** How long to let changes gather after a pass that had so many, ms. */
+export function gatherFor(changes: number): number {
+  if (changes < BUSY.changes) return 0;
+  return Math.min(BUSY.mostMs, BUSY.gatherMs + changes * BUSY.perChangeMs);
+}
+
+/** How long to wait before looking again, ms: by how long the log has been empty, and how long it took to see that. */
+export function quietFor(emptyMs: number, tookMs: number): number {
+  return Math.max(patience(emptyMs), Math.min(REST.mostMs, REST.times * tookMs));
+}
+
+function patience(emptyMs: number): number {
+  if (emptyMs < QUIET.busyForMs) return QUIET.busyMs;
+  return emptyMs < QUIET.calmForMs ? QUIET.calmMs : QUIET.idleMs;
+}

@@ -1,0 +1,58 @@
+import type pg from "pg";
+import { expect, onTestFinished, test } from "vitest";
+import { planChunks } from "../../store/postgres/chunks.ts";
+import { createDatabasePair, withClient } from "../support/databases.ts";
+import { mapping, SyncWorld } from "../support/sync-world.ts";
+
+/** Counts what is said on a session: one call is one round trip. */
+function count(client: pg.Client): () => number {
+  let calls = 0;
+  const { query } = client;
+  client.query = ((...args: unknown[]) => {
+    calls += 1;
+    return (query as (...given: unknown[]) => unknown).apply(client, args);
+  }) as typeof client.query;
+  return () => calls;
+}
+
+test("a change is four round trips away from being visible: log, locks, rows, and everything written with its commit", async () => {
+  const urls = await createDatabasePair();
+  const items = "create table items (id int primary key, n int not null)";
+  for (const url of [urls.oldUrl, urls.newUrl])
+    await withClient(url, (client) =>
+      client.query(`${items}; create table other (id int primary key, n int)`),
+    );
+  const world = await SyncWorld.open({
+    ...urls,
+    feed: "trigger",
+    forward: [mapping("items", "items"), mapping("other", "other")],
+  });
+  onTestFinished(() => world.close());
+  const { compiled, source, target } = world.engine.context;
+  await world.old.query(
+    "insert into items select i, 0 from generate_series(1, 100) i; insert into other values (1, 1)",
+  );
+  for (const driver of compiled.drivers) await planChunks(compiled, driver, source, target, 10);
+  // The first passes prepare statements and learn where the keys are.
+  for (let n = 1; n <= 2; n += 1) {
+    await world.old.query(`update items set n = ${n} where id = 7; update other set n = ${n}`);
+    await world.drain();
+  }
+  const [onSource, onTarget] = [count(source), count(target)];
+  await world.old.query("update items set n = 3 where id = 7");
+  await world.passes.run();
+  // The log, the rows; and after the commit the log's rows are deleted.
+  expect(onSource()).toBe(3);
+  expect(onTarget()).toBe(2);
+  // Another table is one read more; both are written in one.
+  await world.old.query(
+    "begin; update items set n = 4 where id = 7; update other set n = 4; commit",
+  );
+  await world.passes.run();
+  expect(onSource()).toBe(3 + 4);
+  expect(onTarget()).toBe(2 + 2);
+  const { rows } = await world.new.query(
+    "select i.n, o.n as other from items i, other o where i.id = 7",
+  );
+  expect(rows).toEqual([{ n: "4", other: "4" }]);
+});
