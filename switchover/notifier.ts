@@ -61,7 +61,7 @@ export class Notifier {
       try {
         for (const event of await readEventsAfter(store, await readNotified(store))) {
           if (!this.#running.shouldRun()) return;
-          if (KINDS.includes(event.kind)) await this.#tellAll(event);
+          if (isTold(event)) await this.#tellAll(event);
           if (this.#running.shouldRun()) await setNotified(store, event.id);
         }
         this.#running.healthy();
@@ -96,12 +96,18 @@ export class Notifier {
   }
 }
 
+/** A refusal is told to whoever asked; where Crossfade asked itself, to everybody: somebody has to look. */
+function isTold({ kind, by }: TimelineEvent): boolean {
+  return KINDS.includes(kind) || (kind === "refused" && by.startsWith("controller"));
+}
+
 /** One line for people: Slack and what is compatible with it show `text`. */
 export function textOf(plan: string, { kind, by, phase, detail }: TimelineEvent): string {
   const said = (key: string) => (typeof detail[key] === "string" ? detail[key] : "no reason given");
   const what: Readonly<Record<string, string>> = {
     phase: `${said("from")} → ${said("to")}`,
     maintenance: `maintenance ${detail["on"] === true ? "on: writes are answered with 503" : "off"}`,
+    refused: `going back by itself was refused in ${phase}, somebody has to look: ${said("why")}`,
     trigger: `going back by itself: ${said("why")}`,
   };
   const result = detail["ok"] === false ? `undone: ${said("why")}` : "done";

@@ -72,7 +72,9 @@ function failingSidecar(store: ControlStore, failed: number): void {
 /** Answers each POST with the next status, then 200, and keeps what came. */
 async function receiver(...statuses: number[]) {
   const bodies: Record<string, unknown>[] = [];
+  let tries = 0;
   const server = createServer((request: IncomingMessage, response) => {
+    tries += 1;
     let text = "";
     request.on("data", (part: Buffer) => (text += part.toString()));
     request.on("end", () => {
@@ -85,6 +87,7 @@ async function receiver(...statuses: number[]) {
   onTestFinished(() => void server.close());
   return {
     bodies,
+    tries: () => tries,
     url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/services/sesame`,
   };
 }
@@ -207,6 +210,49 @@ test("a webhook that fails is told again, and nothing twice", { timeout: 60_000 
     ...new Set(bodies.map(({ event }) => (event as { id: number }).id)),
   ]);
 });
+
+test(
+  "a controller that takes over tells what its predecessor had not, and a going back that is refused is told",
+  { timeout: 60_000 },
+  async () => {
+    const hooks = await receiver(503, 503, 503);
+    const policy = { ...NO_POLICY, rollbackOn: TRIGGERS };
+    const plan = { ...(await itemsPlan({ notify: [hooks.url] })), policy };
+    const first = await startController(plan, { instance: "first" });
+    runWorkers(plan);
+    await ask(plan, "advance");
+    await expect.poll(hooks.tries, { timeout: 20_000 }).toBeGreaterThan(0);
+    await first.controller.stop();
+    expect(hooks.bodies).toEqual([]);
+
+    let quarantined = 0;
+    const { store } = await startController(plan, {
+      instance: "second",
+      wrap: (engine) => ({
+        ...engine,
+        countQuarantine: async () => ({ open: quarantined, accepted: 0 }),
+      }),
+    });
+    const texts = () => hooks.bodies.map(({ text }) => String(text));
+    await expect
+      .poll(texts, { timeout: 20_000 })
+      .toEqual([expect.stringContaining("off → dual-write") as string]);
+    failingSidecar(store, 0);
+    await ask(plan, "advance", { to: "write-new", wait: true });
+    quarantined = 3;
+    failingSidecar(store, 50);
+    await expect
+      .poll(texts, { timeout: 30_000 })
+      .toContainEqual(
+        expect.stringMatching(
+          /going back by itself was refused in write-new, somebody has to look: .*quarantine/s,
+        ),
+      );
+    expect((await readMigration(store)).phase).toBe("write-new");
+    const ids = hooks.bodies.map(({ event }) => (event as { id: number }).id);
+    expect(ids, "in order, nothing twice").toEqual([...new Set(ids)].toSorted((a, b) => a - b));
+  },
+);
 
 test(
   "a canary step lasts its stay and is judged; then the next one is entered",

@@ -100,7 +100,7 @@ export class ItemsClients {
 
   constructor(url: string, count = 3) {
     this.#url = url;
-    this.#runs = Array.from({ length: count }, (_, n) => this.#run(n + 1));
+    this.#runs = [...Array.from({ length: count }, (_, n) => this.#run(n + 1)), this.#visit()];
     onTestFinished(() => this.stop());
   }
 
@@ -121,6 +121,15 @@ export class ItemsClients {
       const id = 1_000 * client + (n % 7);
       const value = n % 11 === 10 ? undefined : `client ${client} write ${n}`;
       if (await this.#write(client, id, value)) await this.#read(client, id);
+      await sleep(PAUSE_MS);
+    }
+  }
+
+  /** Many who only read, rows that nobody writes to: who has just written is answered by the authority. */
+  async #visit(): Promise<void> {
+    for (let n = 1; n <= 100; n += 1) this.acknowledged.set(n, `name ${n}`);
+    for (let n = 0; !this.#stopped; n += 1) {
+      await this.#read(100 + (n % 20), (n % 100) + 1);
       await sleep(PAUSE_MS);
     }
   }
