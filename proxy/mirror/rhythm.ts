@@ -26,3 +26,16 @@ function patience(emptyMs: number): number {
   if (emptyMs < QUIET.busyForMs) return QUIET.busyMs;
   return emptyMs < QUIET.calmForMs ? QUIET.calmMs : QUIET.idleMs;
 }
+
+const REMEMBERED = 16;
+
+/** How long looking takes by itself: the shortest of the last looks, because a machine that is busy makes any of them long. */
+export class Looks {
+  readonly #last: number[] = [];
+
+  took(ms: number): number {
+    this.#last.push(ms);
+    if (this.#last.length > REMEMBERED) this.#last.shift();
+    return Math.min(...this.#last);
+  }
+}

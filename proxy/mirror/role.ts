@@ -30,7 +30,7 @@ import { drainIdle } from "./idle-drain.ts";
 import { openFeed } from "./open-feed.ts";
 import { Passes } from "./pass.ts";
 import { PassedNews } from "./passed-news.ts";
-import { gatherFor, quietFor } from "./rhythm.ts";
+import { gatherFor, Looks, quietFor } from "./rhythm.ts";
 
 const HEARTBEAT_MS = 400;
 /** A mirror that was not seen for this long is taken over. */
@@ -312,20 +312,21 @@ class MirrorRole {
   async #passUntilChange(passes: Passes, shapes: ShapeWatch, direction: Direction): Promise<void> {
     let busyAt = performance.now();
     let lookedAt = performance.now();
+    const looks = new Looks();
     while (this.#running.shouldRun() && this.#follows(direction)) {
       const began = performance.now();
       const result = await passes.run();
       this.#running.healthy();
       if (result === undefined || !result.full) this.#caughtUpAt = performance.now();
       if (result === undefined) {
+        const tookMs = looks.took(performance.now() - began);
         // A trigger that was dropped leaves an empty log.
         if (performance.now() - lookedAt > LOOK_MS) {
           await shapes.check();
           lookedAt = performance.now();
         }
         this.#stats = { ...without(this.#stats, "why"), state: "running", lag_ms: 0 };
-        const now = performance.now();
-        await this.#running.sleep(quietFor(now - busyAt, now - began));
+        await this.#running.sleep(quietFor(performance.now() - busyAt, tookMs));
         continue;
       }
       busyAt = performance.now();

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { gatherFor, quietFor } from "../../proxy/mirror/rhythm.ts";
+import { gatherFor, Looks, quietFor } from "../../proxy/mirror/rhythm.ts";
 
 test("an empty log is looked at often after traffic, and less the longer it stays empty", () => {
   expect([0, 999, 1_000, 9_999, 10_000, 1e9].map((ms) => quietFor(ms, 0.1))).toEqual([
@@ -20,4 +20,12 @@ test("few changes are followed at once; the more there were, the more are let ga
   expect(waits).toEqual(waits.toSorted((a, b) => a - b));
   expect(waits[0]).toBeGreaterThan(0);
   expect(waits.at(-1)).toBe(100);
+});
+
+test("what looking takes is the shortest of the last looks, and follows when all of them get longer", () => {
+  const looks = new Looks();
+  expect([0.3, 12, 0.2, 40].map((ms) => looks.took(ms))).toEqual([0.3, 0.3, 0.2, 0.2]);
+  const longer = Array.from({ length: 16 }, () => looks.took(1.5));
+  expect(longer.at(0)).toBe(0.2);
+  expect(longer.at(-1)).toBe(1.5);
 });
