@@ -4,6 +4,8 @@ import { CrossfadeError } from "../config/errors.ts";
 import { SIDES, directionFrom } from "../config/words.ts";
 import type { Side } from "../config/words.ts";
 import { arm, unarmedTables } from "../store/postgres/guard.ts";
+import { describeBlockers, lockBlockers } from "../store/postgres/lock-holders.ts";
+import { guardLock } from "../store/postgres/locks.ts";
 import { planRaise, raiseSequences } from "../store/postgres/sequences.ts";
 import type { RaiseOptions, RaisePlan } from "../store/postgres/sequences.ts";
 import {
@@ -114,7 +116,10 @@ export async function prepare(context: AttemptContext): Promise<Prepared> {
     return plan;
   });
   const guardLockMs = await warm(context, sequences);
-  await steps.run("lag", () => waitForMirror(context, deadline));
+  await steps.run("lag", async () => {
+    await waitForWriters(context, deadline);
+    await waitForMirror(context, deadline);
+  });
   return { sequences, guardLockMs };
 }
 
@@ -172,6 +177,28 @@ export function raiseOptions(
     to: { client: sessions.other, tables: deps.sides[request.to].tables },
     sources: deps.columnSources?.(request.to) ?? [],
   };
+}
+
+/**
+ * Waits for transactions that have written since the arming and stay open: with one of them the hold could only wait until its
+ * budget is spent. A short one is no obstacle; the guard's lock waits for it.
+ */
+async function waitForWriters(context: AttemptContext, deadline: number): Promise<void> {
+  const { request, attempt, sessions } = context;
+  for (;;) {
+    await requireNewest(sessions.probe, request.from, attempt.number);
+    const lock = guardLock(request.from);
+    const open = await lockBlockers(sessions.probe, lock, request.budgetMs / 4);
+    if (open.length === 0) return;
+    if (performance.now() > deadline) {
+      throw new CrossfadeError(
+        "TIMEOUT",
+        `transactions that write stay open on the ${request.from} side: ${describeBlockers(open)}`,
+        { hint: "Wait for them or end them, then flip again. Nothing was held." },
+      );
+    }
+    await sleep(100);
+  }
 }
 
 /** Waits until the mirror says it is near, and proves it: a fence comes through in a part of the budget. */

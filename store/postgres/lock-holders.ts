@@ -50,16 +50,21 @@ export async function tableBlockers(client: pg.ClientBase, table: string): Promi
   return rows.map(toBlocker);
 }
 
-/** Who holds an advisory lock, shared or exclusively. */
-export async function lockBlockers(client: pg.ClientBase, lock: AdvisoryLock): Promise<Blocker[]> {
+/** Who holds an advisory lock, shared or exclusively, in a transaction that has been open for so long. */
+export async function lockBlockers(
+  client: pg.ClientBase,
+  lock: AdvisoryLock,
+  openForMs = 0,
+): Promise<Blocker[]> {
   const { rows } = await client.query<RawBlocker>(
     `select ${COLUMNS}
      from pg_locks l left join pg_stat_activity a on a.pid = l.pid
      where l.granted and l.locktype = 'advisory' and l.classid = $1::bigint::oid and l.objid = $2::bigint::oid and l.objsubid = 2
        and l.database = (select oid from pg_database where datname = current_database())
        and l.pid is distinct from pg_backend_pid()
+       and (a.xact_start is null or clock_timestamp() - a.xact_start >= $3::int * interval '1 millisecond')
      order by l.pid`,
-    [lock.classId, lock.objectId],
+    [lock.classId, lock.objectId, Math.round(openForMs)],
   );
   return rows.map(toBlocker);
 }

@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { otherSide } from "../../config/words.ts";
 import type { Side } from "../../config/words.ts";
@@ -172,6 +173,71 @@ describe.each([
     await holder.query("rollback");
     await holder.end();
     expect({ ...(await standing(config)), attempts: [] }).toEqual({ ...before, attempts: [] });
+  });
+
+  test("a transaction that wrote after the arming and idles is waited for before the hold, or named; nothing was held", async () => {
+    const before = await standing(config);
+    const holder = await openApp(config, "old");
+    let holds = 0;
+    const counted = {
+      ...flipDeps(config).fleet,
+      hold: async () => {
+        holds += 1;
+        return { missing: [] };
+      },
+    };
+    const idle = async (name: string) => {
+      if (name !== "arm") return;
+      await holder.query("begin; insert into items (v) values ('idle')");
+      // A quarter of the budget: a younger one may still end in time.
+      await sleep(150);
+    };
+    const deps = flipDeps(config, {
+      fleet: counted,
+      failpoint: idle,
+      limits: { prepareMs: 1_000 },
+    });
+    const receipt = await runFlip(deps, request("flip", "old", 400));
+    expect(receipt).toMatchObject({ ok: false });
+    expect(receipt.why).toMatch(/stay open on the old side: pid \d+ .*idle in transaction.*idle/);
+    expect(holds).toBe(0);
+    await holder.query("rollback");
+    // One that ends in time costs the preparation that time, and nothing else.
+    const ends = flipDeps(config, {
+      fleet: counted,
+      failpoint: async (name) => {
+        await idle(name);
+        if (name === "sequences") setTimeout(() => void holder.query("rollback"), 1_000);
+      },
+    });
+    expect(await runFlip(ends, request("drill", "old", 600))).toMatchObject({ ok: true });
+    expect(holds).toBe(1);
+    await holder.end();
+    await recover(flipDeps(config));
+    expect({ ...(await standing(config)), attempts: [] }).toEqual({ ...before, attempts: [] });
+  });
+
+  test("DDL that has not committed delays only the preparation, and is named; writes go on meanwhile", async () => {
+    const before = await standing(config);
+    const writers = new Writers(config);
+    const ddl = await openApp(config, "old");
+    // As VALIDATE CONSTRAINT, CREATE INDEX CONCURRENTLY and ANALYZE do, it lets writers pass but no change of a trigger.
+    await ddl.query("begin; alter table items set (fillfactor = 90)");
+    writers.start(3);
+    const receipt = await runFlip(
+      flipDeps(config, { limits: { prepareMs: 500 } }),
+      request("flip", "old"),
+    );
+    expect(receipt).toMatchObject({ ok: false });
+    expect(receipt.why).toMatch(/could not arm .*items.* in time: pid \d+ .*fillfactor/);
+    await writers.progress(20);
+    await ddl.query("rollback");
+    await ddl.end();
+    await writers.stop();
+    expect([writers.errors, writers.refused]).toEqual([[], []]);
+    await recover(flipDeps(config));
+    expect({ ...(await standing(config)), attempts: [] }).toEqual({ ...before, attempts: [] });
+    await untilEqual(config);
   });
 
   test("an unknown lag, a sidecar that does not hold, a failing hold: each undoes with its reason", async () => {
