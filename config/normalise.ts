@@ -92,6 +92,7 @@ export function normalise(file: string, plan: PlanFile, notActing: readonly stri
     backup: backupPlan(file, plan.backup),
     approvals: plan.approvals,
     operate: { listen: plan.operate.listen, tokens: plan.operate.tokens || undefined },
+    trace: plan.trace.otlp === "" ? undefined : plan.trace,
     notify: plan.notify,
     notActing,
   };

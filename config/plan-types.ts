@@ -79,6 +79,8 @@ export interface Plan {
   readonly backup: BackupPlan;
   readonly operate: { readonly listen: ListenAddress; readonly tokens: string | undefined };
   readonly notify: readonly string[];
+  /** undefined: no spans. */
+  readonly trace?: TracePlan | undefined;
   /** Parts of the plan that are accepted but do not act yet: `check` and `up` print these. */
   readonly notActing: readonly string[];
 }
@@ -98,6 +100,12 @@ export interface TlsFiles {
   readonly cert?: string | undefined;
   readonly key?: string | undefined;
   readonly ca?: string | undefined;
+}
+
+/** Where spans go, and the share of traces that begin here and are recorded. */
+export interface TracePlan {
+  readonly otlp: string;
+  readonly sample: number;
 }
 
 export interface AppTlsPlan extends TlsFiles {

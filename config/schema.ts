@@ -513,6 +513,23 @@ export const planSchema = section({
   })
     .prefault({})
     .describe("The operator port."),
+  trace: section({
+    otlp: text(
+      "an http:// or https:// URL, or nothing",
+      (value) => value === "" || /^https?:\/\/\S+$/.test(value),
+    )
+      .prefault("")
+      .describe(
+        "Collector of OpenTelemetry spans, OTLP over HTTP: http://collector:4318. Empty: none. Its headers: OTEL_EXPORTER_OTLP_HEADERS.",
+      ),
+    sample: share()
+      .prefault("100%")
+      .describe(
+        "Share of traces that begin here and are recorded; others follow whoever began them.",
+      ),
+  })
+    .prefault({})
+    .describe("Traces: request, app, fence, mirror."),
   notify: z
     .array(text("an http:// or https:// URL", (value) => /^https?:\/\/\S+$/.test(value)))
     .prefault([])

@@ -280,9 +280,9 @@ export class Causality {
   }
 
   /** A write was answered, well or badly: binds everybody it may concern. Undefined where nobody needs binding. */
-  wrote(identity: () => Identity, sets: readonly string[]): Fence | undefined {
+  wrote(identity: () => Identity, sets: readonly string[], trace?: string): Fence | undefined {
     if (this.need() === "none") return undefined;
-    const fence = this.#fence(true);
+    const fence = this.#fence(true, trace);
     if (this.gate.tracking) this.#tokens.bind([...identity().writes, ...sets], fence);
     return fence;
   }
@@ -372,9 +372,9 @@ export class Causality {
     this.gate.restart(this.#facts());
   }
 
-  #fence(urgent: boolean): Fence {
+  #fence(urgent: boolean, trace?: string): Fence {
     const { authority, epoch } = this.#options.state();
-    return this.#line.next(authority, epoch, urgent);
+    return this.#line.next(authority, epoch, urgent, trace);
   }
 
   #bucket(client: string | undefined): number {

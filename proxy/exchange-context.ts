@@ -8,6 +8,7 @@ import type { HoldGate } from "./hold.ts";
 import type { RoutingState } from "./ports.ts";
 import type { Shadow } from "./shadow/shadow.ts";
 import type { HeldRecorder, TrafficRecorder } from "./stats.ts";
+import type { SidecarTracing } from "./trace/ports.ts";
 import type { Upstream, UpstreamTimeouts } from "./upstream.ts";
 
 /** What every exchange of a sidecar shares. */
@@ -24,6 +25,8 @@ export interface ExchangeContext {
   readonly breaker: Breaker;
   readonly held: HeldRecorder;
   readonly shadow: Shadow;
+  /** undefined: the plan asks for no traces. */
+  readonly tracing: SidecarTracing | undefined;
   /** Whether a read that new fails in canary is answered by old. */
   readonly fallback: boolean;
   /** Whether answers carry `crossfade-*` fields. */

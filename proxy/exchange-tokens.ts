@@ -8,6 +8,7 @@ import type { ExchangeContext } from "./exchange-context.ts";
 import type { Fence } from "./fences.ts";
 import type { Standing } from "./route.ts";
 import type { HeldMark } from "./shared-tokens.ts";
+import type { RequestTrace } from "./trace/ports.ts";
 import { isSecure } from "./inbound.ts";
 import type { ClientRequest } from "./inbound.ts";
 
@@ -23,6 +24,7 @@ export class ExchangeTokens {
   readonly #context: TokensContext;
   readonly #request: ClientRequest;
   readonly #class: RouteClass;
+  readonly #trace: RequestTrace | undefined;
   #identity: Identity | undefined;
   #carried: readonly CausalCookie[] | undefined;
   /** Identities that the answer gives to the client. */
@@ -38,7 +40,13 @@ export class ExchangeTokens {
   /** The app's answer was complete before its head was sent. */
   #isWhole = false;
 
-  constructor(context: TokensContext, request: ClientRequest, routeClass: RouteClass) {
+  constructor(
+    context: TokensContext,
+    request: ClientRequest,
+    routeClass: RouteClass,
+    trace: RequestTrace | undefined,
+  ) {
+    this.#trace = trace;
     this.#context = context;
     this.#request = request;
     this.#class = routeClass;
@@ -85,8 +93,11 @@ export class ExchangeTokens {
   async #settleWrite(): Promise<void> {
     const { fenceMs, strictMs } = this.#context;
     const need = this.#causality.need();
-    this.#fence = this.#causality.wrote(this.#identify, this.#sets);
+    if (need === "none") return;
+    const trace = this.#trace?.fence();
+    this.#fence = this.#causality.wrote(this.#identify, this.#sets, trace?.parent);
     if (this.#fence === undefined) return;
+    trace?.follow(this.#fence);
     const shared = this.#share(this.#fence);
     if (need === "until-passed") await this.#causality.untilPassed(this.#fence, strictMs);
     // Not written in time: the client stays with the authority until it is, and has passed.

@@ -21,6 +21,7 @@ import { route } from "./route.ts";
 import type { Decision } from "./route.ts";
 import type { ShadowSample } from "./shadow/shadow.ts";
 import { reportAlive, spare } from "./sparing.ts";
+import type { RequestTrace } from "./trace/ports.ts";
 import { ClientLeft, Transfer } from "./transfer.ts";
 import type { TransferHooks } from "./transfer.ts";
 
@@ -47,6 +48,7 @@ export class Exchange implements TransferHooks, HeldWrite, Gathered {
   readonly #class: RouteClass;
   readonly #tokens: ExchangeTokens;
   readonly requestId: string;
+  readonly #trace: RequestTrace | undefined;
   readonly #startedAt = performance.now();
   #decision: Decision | undefined;
   #body: RequestBody = null;
@@ -74,8 +76,9 @@ export class Exchange implements TransferHooks, HeldWrite, Gathered {
     this.#url = request.url ?? "/";
     this.#continueAsked = expectsContinue;
     this.#class = context.classify(request.method ?? "GET", this.#url);
-    this.#tokens = new ExchangeTokens(context, request, this.#class);
     this.requestId = requestIdOf(request);
+    this.#trace = context.tracing?.begin(request, this.#class, this.requestId);
+    this.#tokens = new ExchangeTokens(context, request, this.#class, this.#trace);
   }
 
   /** A stream has no end of its own: nothing waits for it to finish. */
@@ -101,6 +104,7 @@ export class Exchange implements TransferHooks, HeldWrite, Gathered {
   /** The hold is over. */
   go(): void {
     this.#leaveHold = undefined;
+    this.#trace?.released();
     if (this.#isTurnedAway()) this.#heldBy = undefined;
     else if (this.#body === null) this.#readBody();
     else this.#dispatch();
@@ -128,6 +132,7 @@ export class Exchange implements TransferHooks, HeldWrite, Gathered {
 
   #enterHold(): void {
     this.#heldBy = this.#context.hold.attempt;
+    this.#trace?.held();
     this.#leaveHold = this.#context.hold.enter(this);
   }
 
@@ -190,7 +195,7 @@ export class Exchange implements TransferHooks, HeldWrite, Gathered {
   }
 
   #send(decision: Decision): void {
-    const { upstreams, timeouts } = this.#context;
+    const { upstreams, timeouts, state } = this.#context;
     const { side } = decision;
     this.#decision = decision;
     this.#transfer = new Transfer(
@@ -204,6 +209,7 @@ export class Exchange implements TransferHooks, HeldWrite, Gathered {
           side,
           this.requestId,
           this.#context.causality.cookiePrefix,
+          this.#trace?.ask(decision, state()),
         ),
         body: this.#body,
         headTimeoutMs: this.#mayFallBack() ? timeouts.fallbackHeadMs : timeouts.headMs,
@@ -265,15 +271,18 @@ export class Exchange implements TransferHooks, HeldWrite, Gathered {
   }
 
   onDone(settleFollows: boolean): void {
+    this.#trace?.answered(this.#status);
     this.#tokens.onDone(settleFollows);
     this.#finish(this.#status >= 500);
   }
 
   onDropped(): void {
+    this.#trace?.answered(this.#status);
     this.#fallBack();
   }
 
   onFailed(error: Error, nothingSent: boolean): void {
+    this.#trace?.answered(0, error);
     this.#tokens.onFailed();
     if (!(error instanceof ClientLeft) && !isUnsendable(error)) {
       reportAlive(this.#decision, false, this.#context);
@@ -341,6 +350,7 @@ export class Exchange implements TransferHooks, HeldWrite, Gathered {
     this.#leaveHold?.();
     this.#shadowed?.over(this.#response.writableFinished);
     if (!this.#response.writableFinished) this.#transfer?.abort();
+    this.#trace?.end(this.#response.headersSent ? this.#response.statusCode : 0);
     this.#context.onOver(this);
   }
 }

@@ -24,10 +24,10 @@ export class PostgresFenceWriter implements FenceWriter {
     this.#instance = instance;
   }
 
-  async write(side: Side): Promise<Token> {
+  async write(side: Side, traces: readonly string[] = []): Promise<Token> {
     const session = this.#sessions.get(side) ?? (await this.#open(side));
     try {
-      return await inTime(insertFence(session, side));
+      return await inTime(insertFence(session, side, traces));
     } catch (error) {
       this.#sessions.delete(side);
       void closeSession(session);
@@ -57,12 +57,17 @@ export class PostgresFenceWriter implements FenceWriter {
  * The fence and the state it was written under, from one snapshot. Where the state says that this side is the source of no
  * direction any more, nobody reads its log: then there is nothing to wait for, and the newer epoch says whom to follow.
  */
-async function insertFence(session: pg.Client, side: Side): Promise<Token> {
+async function insertFence(
+  session: pg.Client,
+  side: Side,
+  traces: readonly string[],
+): Promise<Token> {
   const { rows } = await session.query<{ id: string; epoch: string; direction: Direction }>({
     name: `cf_sidecar_fence_${side}`,
-    text: `with fence as (insert into ${logTable(side)} (tbl, op) values (0, 'f') returning id)
+    text: `with fence as (insert into ${logTable(side)} (tbl, op, vals) values (0, 'f', $1) returning id)
            select fence.id, s.epoch, s.direction, pg_notify(${literal(logChannel(side))}, ''), ${FLUSH_COMMIT}
            from fence join crossfade.state s on s.side = ${literal(side)}`,
+    values: [traces.length === 0 ? null : traces],
   });
   const row = rows[0];
   if (row === undefined)

@@ -5,6 +5,9 @@ import type { Side } from "../config/words.ts";
 import type { FenceWriter, Passed, Token } from "./ports.ts";
 import type { Standing } from "./route.ts";
 
+/** Trace contexts that travel with one fence: it is one row. */
+const MOST_TRACES = 100;
+
 /** What a fence is held against. */
 export interface FenceView {
   /** The epoch this sidecar routes by. */
@@ -18,6 +21,8 @@ export class Fence {
   /** The epoch the sidecar routed by when it asked. */
   readonly epoch: number;
   readonly askedAt: number;
+  /** Trace contexts of those who asked. */
+  readonly traces: string[] = [];
   #token: Token | undefined;
   #waiting: ((token: Token) => void)[] = [];
 
@@ -99,12 +104,13 @@ export class FenceLine {
   }
 
   /** The next fence to be written to `side`. `urgent`: a response waits for it. */
-  next(side: Side, epoch: number, urgent: boolean): Fence {
+  next(side: Side, epoch: number, urgent: boolean, trace?: string): Fence {
     let fence = this.#queued;
     if (fence === undefined || fence.epoch !== epoch || fence.side !== side) {
       fence = new Fence(side, epoch);
       this.#queued = fence;
     }
+    if (trace !== undefined) fence.traces.push(trace);
     if (urgent) {
       this.#urgent = true;
       this.#hurry?.();
@@ -136,7 +142,8 @@ export class FenceLine {
     const last = due.at(-1);
     if (last === undefined) return;
     try {
-      const token = await this.#options.writer.write(last.side);
+      const traces = due.flatMap((fence) => fence.traces).slice(0, MOST_TRACES);
+      const token = await this.#options.writer.write(last.side, traces);
       this.#failures = 0;
       for (const fence of due) fence.settle(token);
     } catch (error) {

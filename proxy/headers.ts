@@ -1,6 +1,7 @@
 import type { Side } from "../config/words.ts";
 import { cameOverTls } from "./inbound.ts";
 import type { ClientRequest } from "./inbound.ts";
+import type { TraceFields } from "./trace/ports.ts";
 
 /** Header fields as Node and undici take them: name, value, name, value: case, order and repetition stay. */
 export type RawHeaders = string[];
@@ -79,6 +80,7 @@ export function requestHeaders(
   side: Side,
   requestId: string,
   ownCookies: string | undefined,
+  trace?: TraceFields,
 ): RawHeaders {
   const { rawHeaders, headers, socket } = request;
   const named = namedByConnection(headers.connection);
@@ -87,6 +89,7 @@ export function requestHeaders(
     const name = rawHeaders[index] ?? "";
     const { lower, staysFromApp } = nameOf(name);
     if (staysFromApp || named?.has(lower) === true) continue;
+    if (trace !== undefined && isReplacedBy(trace, lower)) continue;
     const value = rawHeaders[index + 1] ?? "";
     if (lower !== "cookie" || ownCookies === undefined || !value.includes(ownCookies)) {
       out.push(name, value);
@@ -103,9 +106,14 @@ export function requestHeaders(
   if (headers["x-forwarded-host"] === undefined && headers.host !== undefined) {
     out.push("x-forwarded-host", headers.host);
   }
+  if (trace !== undefined) out.push("traceparent", trace.traceparent);
   const via = request.httpVersion === "1.1" ? VIA : `${request.httpVersion} crossfade`;
   out.push("via", append(headers.via, via), "x-request-id", requestId, "crossfade-side", side);
   return out;
+}
+
+function isReplacedBy(trace: TraceFields, lower: string): boolean {
+  return lower === "traceparent" || (lower === "tracestate" && !trace.keepsState);
 }
 
 /** Whether trailers may follow the request's content: they are announced, and it comes in chunks. */

@@ -35,6 +35,10 @@ export class Http2Response extends EventEmitter implements ClientResponse {
     return this.#stream.headersSent;
   }
 
+  get statusCode(): number {
+    return Number(this.#stream.sentHeaders?.[":status"] ?? 0);
+  }
+
   get writableNeedDrain(): boolean {
     return this.#stream.writableNeedDrain;
   }

@@ -30,6 +30,7 @@ export interface ClientRequest {
 export interface ClientResponse {
   readonly destroyed: boolean;
   readonly headersSent: boolean;
+  readonly statusCode: number;
   readonly writableNeedDrain: boolean;
   /** All of it went out. */
   readonly writableFinished: boolean;

@@ -88,8 +88,8 @@ export interface Token {
 export interface FenceWriter {
   /**
    * Writes a fence to the log of `side`. If that side is not the authority any more, its log is read by nobody: the token
-   * then names the newer epoch, the authority of that epoch, and fence 0.
+   * then names the newer epoch, the authority of that epoch, and fence 0. `traces` go along to the mirror.
    */
-  write(side: Side): Promise<Token>;
+  write(side: Side, traces?: readonly string[]): Promise<Token>;
   stop(): Promise<void>;
 }

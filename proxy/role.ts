@@ -5,6 +5,7 @@ import type { Plan } from "../config/plan-types.ts";
 import { ControlLink } from "./control-link.ts";
 import { PostgresFenceWriter } from "./fence-writer.ts";
 import { startSidecar } from "./sidecar.ts";
+import { openSidecarTracing } from "./trace/ports.ts";
 
 export interface ProxyRoleOptions {
   readonly plan: Plan;
@@ -34,6 +35,7 @@ export async function runProxyRole({
     log,
     source: new ControlLink({ plan, id, listen, log }),
     fences: new PostgresFenceWriter(plan, id),
+    tracing: await openSidecarTracing(plan, id, log),
     place,
   });
   log.info({ url: sidecar.url }, "sidecar: taking requests");

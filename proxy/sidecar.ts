@@ -28,6 +28,7 @@ import type { ShadowLimits } from "./shadow/shadow.ts";
 import type { SidecarStats } from "./stats-types.ts";
 import { HeldRecorder, TrafficRecorder } from "./stats.ts";
 import { TlsWatch } from "./tls-watch.ts";
+import type { SidecarTracing } from "./trace/ports.ts";
 import { openTunnel } from "./tunnel.ts";
 import { Upstream } from "./upstream.ts";
 import type { UpstreamTimeouts } from "./upstream.ts";
@@ -38,6 +39,8 @@ export interface SidecarOptions {
   readonly fences: FenceWriter;
   readonly log: Log;
   readonly limits?: Partial<SidecarLimits>;
+  /** undefined: the plan asks for no traces. */
+  readonly tracing?: SidecarTracing | undefined;
   /** Its place among the processes that share the address, from 1; undefined: it has the address for itself. */
   readonly place?: number | undefined;
 }
@@ -86,6 +89,7 @@ class RunningSidecar implements Sidecar {
   readonly #log: Log;
   readonly #limits: SidecarLimits;
   readonly #place: number | undefined;
+  readonly #tracing: SidecarTracing | undefined;
   readonly #server: ClientServer;
   #clientTls: TlsWatch | undefined;
   readonly #appTls: Readonly<Record<Side, AppTls>>;
@@ -108,8 +112,9 @@ class RunningSidecar implements Sidecar {
   #onIdle: (() => void) | undefined;
   #closing: Promise<void> | undefined;
 
-  constructor({ plan, source, fences, log, limits, place }: SidecarOptions) {
+  constructor({ plan, source, fences, log, limits, place, tracing }: SidecarOptions) {
     this.#place = place;
+    this.#tracing = tracing;
     this.#plan = plan;
     this.#source = source;
     this.#fences = fences;
@@ -150,7 +155,10 @@ class RunningSidecar implements Sidecar {
       throw error;
     }
     this.#follow(this.#state());
-    this.#source.onPassed(() => this.#causality.passed());
+    this.#source.onPassed(() => {
+      this.#causality.passed();
+      this.#sweepTraces();
+    });
     this.#source.onLink(() => this.#causality.update());
     this.#startTimers();
     this.#ready = true;
@@ -198,6 +206,7 @@ class RunningSidecar implements Sidecar {
     this.#held.stop();
     this.#clientTls?.stop();
     await Promise.all([this.#causality.stop(), this.#shadow.stop()]);
+    await this.#tracing?.stop();
     await this.#fences.stop();
     await this.#source.stop();
     await Promise.all(
@@ -300,8 +309,13 @@ class RunningSidecar implements Sidecar {
       setInterval(() => {
         this.#source.report(this.stats());
         this.#traffic.nextInterval();
+        this.#sweepTraces();
       }, REPORT_MS),
     );
+  }
+
+  #sweepTraces(): void {
+    this.#tracing?.sweep((fence) => this.#causality.hasPassed(fence));
   }
 
   /** Streams are not waited for: they have no end of their own. */
@@ -391,6 +405,7 @@ class RunningSidecar implements Sidecar {
       breaker: this.#breaker,
       held: this.#held,
       shadow: this.#shadow,
+      tracing: this.#tracing,
       fallback: canary.fallback,
       headers: proxy.headers,
       fenceMs,

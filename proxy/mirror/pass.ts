@@ -31,6 +31,9 @@ export interface PassResult {
   readonly full: boolean;
   /** A fence was among what was read: somebody waits for what comes after it, too. */
   readonly fenceRead: boolean;
+  /** Trace contexts of the fences among it, and what the pass took. */
+  readonly traces: readonly string[];
+  readonly tookMs: number;
   readonly deferred: number;
 }
 
@@ -90,6 +93,8 @@ export class Passes {
       size: batch.size,
       full: batch.full,
       fenceRead: batch.fence !== undefined,
+      traces: batch.traces,
+      tookMs: performance.now() - started,
       deferred: this.#deferred,
     };
   }

@@ -31,6 +31,7 @@ import { openFeed } from "./open-feed.ts";
 import { Passes } from "./pass.ts";
 import { PassedNews } from "./passed-news.ts";
 import { gatherFor, Looks, quietFor } from "./rhythm.ts";
+import { type MirrorTracing, openMirrorTracing } from "../trace/ports.ts";
 
 const HEARTBEAT_MS = 400;
 /** A mirror that was not seen for this long is taken over. */
@@ -46,7 +47,8 @@ export interface RoleOptions {
 
 /** Runs the mirror until the signal: follows whichever direction is active. At most one mirror of a plan works at a time. */
 export async function runMirrorRole({ plan, log, signal }: RoleOptions): Promise<void> {
-  const mirror = new MirrorRole(plan, log);
+  const id = randomBytes(4).toString("hex");
+  const mirror = new MirrorRole(plan, log, id, await openMirrorTracing(plan, id, log));
   signal.addEventListener("abort", () => mirror.stop(), { once: true });
   if (signal.aborted) mirror.stop();
   await mirror.run();
@@ -55,7 +57,8 @@ export async function runMirrorRole({ plan, log, signal }: RoleOptions): Promise
 class MirrorRole {
   readonly #plan: Plan;
   readonly #log: Log;
-  readonly #id = randomBytes(4).toString("hex");
+  readonly #id: string;
+  readonly #tracing: MirrorTracing | undefined;
   readonly #running: RunningState;
   readonly #store: ControlStore;
   readonly #listener: Listener;
@@ -74,8 +77,10 @@ class MirrorRole {
   /** When the mirror last knew that it had read everything, by the monotonic clock. */
   #caughtUpAt = performance.now();
 
-  constructor(plan: Plan, log: Log) {
+  constructor(plan: Plan, log: Log, id: string, tracing: MirrorTracing | undefined) {
     this.#plan = plan;
+    this.#id = id;
+    this.#tracing = tracing;
     this.#log = log;
     this.#running = new RunningState({
       name: "mirror",
@@ -111,6 +116,7 @@ class MirrorRole {
     }
     await heart;
     await this.#news.idle();
+    await this.#tracing?.stop();
     await removeWorker(this.#store, this.#id).catch(() => {});
     await this.#state.stop();
     await this.#listener.close();
@@ -339,6 +345,13 @@ class MirrorRole {
         deferred: result.deferred,
         fence: result.fence.toString(),
       };
+      if (result.traces.length > 0)
+        this.#tracing?.passed({
+          ...result,
+          parents: result.traces,
+          direction,
+          epoch: this.#stats.epoch,
+        });
       const gatherMs = result.fenceRead || result.full ? 0 : gatherFor(result.size);
       if (gatherMs > 0) await this.#running.sleep(gatherMs);
     }

@@ -18,6 +18,8 @@ export interface FeedBatch {
   readonly changes: readonly (FeedChange | FeedTruncate)[];
   /** The highest fence among what was read. */
   readonly fence: bigint | undefined;
+  /** Trace contexts that came with its fences (W3C `traceparent`). */
+  readonly traces: readonly string[];
   /** How long the oldest change had been in the log when it was read, ms. */
   readonly oldestAgeMs: number;
   readonly size: number;

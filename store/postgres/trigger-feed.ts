@@ -36,11 +36,14 @@ export class TriggerFeed implements Feed {
     let fence: bigint | undefined;
     let oldestAgeMs = 0;
     let size = 0;
+    let traces: string[] = [];
     const changes: (FeedChange | FeedTruncate)[] = [];
     for (const [, , count, table, op, values, age, highest] of groups) {
       size += Number(count);
       if (op === "f") {
         fence = BigInt(highest ?? 0);
+        if (values !== undefined && values !== null)
+          traces = traces.concat(...(JSON.parse(values) as string[][]));
         continue;
       }
       oldestAgeMs = Math.max(oldestAgeMs, Number(age));
@@ -50,7 +53,7 @@ export class TriggerFeed implements Feed {
           changes.push({ kind: "row", table: Number(table), values: row });
     }
     const taken = groups.map(([from, ids]) => ({ table: from ?? "", ids: ids ?? "{}" }));
-    return { changes, fence, oldestAgeMs, size, full: size === limit, taken };
+    return { changes, fence, traces, oldestAgeMs, size, full: size === limit, taken };
   }
 
   async confirm(batch: FeedBatch, pass: bigint): Promise<void> {
@@ -77,7 +80,7 @@ export class TriggerFeed implements Feed {
 function readSql(side: Side, limit: number): string {
   return `with cf_log as materialized (
       select tableoid, id, tbl, op, vals, at from ${logTable(side)} order by id limit ${Math.round(limit)})
-    select tableoid::regclass::text, array_agg(id)::text, count(*)::text, tbl::text, op::text, json_agg(vals) filter (where op = 'w')::text,
+    select tableoid::regclass::text, array_agg(id)::text, count(*)::text, tbl::text, op::text, json_agg(vals) filter (where vals is not null)::text,
       (date_part('epoch', clock_timestamp() - min(at)) * 1000)::text, max(id)::text
     from cf_log group by tableoid, tbl, op`;
 }

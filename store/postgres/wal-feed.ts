@@ -26,7 +26,7 @@ const SWEEP_MS = 1_000;
 type Item =
   | { readonly kind: "begin"; readonly xid: number; readonly age: () => number }
   | { readonly kind: "change"; readonly change: FeedChange | FeedTruncate }
-  | { readonly kind: "fence"; readonly id: bigint }
+  | { readonly kind: "fence"; readonly id: bigint; readonly traces: readonly string[] }
   | { readonly kind: "end"; lsn: Lsn };
 
 interface WalBatch extends FeedBatch {
@@ -40,7 +40,13 @@ interface WalBatch extends FeedBatch {
 /** A published table: what its rows mean to us. */
 type Source =
   | { readonly kind: "table"; readonly logged: LoggedTable; readonly positions: readonly number[] }
-  | { readonly kind: "log"; readonly id: number; readonly tbl: number; readonly op: number };
+  | {
+      readonly kind: "log";
+      readonly id: number;
+      readonly tbl: number;
+      readonly op: number;
+      readonly vals: number;
+    };
 
 export interface WalFeedOptions {
   readonly side: Side;
@@ -133,6 +139,7 @@ export class WalFeed implements Feed {
   #cut(limit: number): WalBatch {
     const changes: (FeedChange | FeedTruncate)[] = [];
     const xids: number[] = [];
+    const traces: string[] = [];
     let taken = 0;
     let fence: bigint | undefined;
     let end: Lsn | undefined;
@@ -147,7 +154,10 @@ export class WalFeed implements Feed {
       else {
         size += 1;
         if (item.kind === "change") changes.push(item.change);
-        else if (fence === undefined || item.id > fence) fence = item.id;
+        else {
+          if (fence === undefined || item.id > fence) fence = item.id;
+          traces.push(...item.traces);
+        }
       }
       taken += 1;
     }
@@ -157,7 +167,7 @@ export class WalFeed implements Feed {
       size = 1;
     }
     const position = end === undefined ? {} : { position: formatLsn(end) };
-    return { changes, fence, oldestAgeMs, size, full, taken, end, xids, ...position };
+    return { changes, fence, traces, oldestAgeMs, size, full, taken, end, xids, ...position };
   }
 
   #isHeartbeatDue(): boolean {
@@ -232,7 +242,10 @@ export class WalFeed implements Feed {
     if (source.kind === "log") {
       if (after === undefined || before !== undefined) return;
       const op = after.value(source.op);
-      if (op === "f") this.#push({ kind: "fence", id: BigInt(after.value(source.id) ?? 0) });
+      if (op === "f") {
+        const traces = tracesOf(after.value(source.vals));
+        this.#push({ kind: "fence", id: BigInt(after.value(source.id) ?? 0), traces });
+      }
       if (op === "t") this.#push(truncate(Number(after.value(source.tbl))));
       return;
     }
@@ -265,12 +278,17 @@ export class WalFeed implements Feed {
   #sourceOf({ schema, name, columns }: WalRelation): Source | undefined {
     const at = (column: string) => columns.indexOf(column);
     if (`${schema}.${name}` === logTable(this.side))
-      return { kind: "log", id: at("id"), tbl: at("tbl"), op: at("op") };
+      return { kind: "log", id: at("id"), tbl: at("tbl"), op: at("op"), vals: at("vals") };
     const logged = this.#logged.find(({ table }) => table.schema === schema && table.name === name);
     if (logged === undefined) return undefined;
     const positions = logged.columns.map((column) => at(column.name));
     return { kind: "table", logged, positions };
   }
+}
+
+/** An array literal whose members need no quotes: hex digits and dashes. */
+function tracesOf(vals: string | null | undefined): readonly string[] {
+  return vals === null || vals === undefined ? [] : vals.slice(1, -1).split(",");
 }
 
 function truncate(table: number): Item {
