@@ -1,6 +1,7 @@
 import { type Logger, pino } from "pino";
 import { prettyFactory } from "pino-pretty";
 import { redact } from "../config/describe.ts";
+import { lastStanding } from "../config/standing.ts";
 
 export type CliLog = Logger;
 
@@ -12,21 +13,41 @@ export interface LogOptions {
   readonly role: string;
 }
 
+export type LogStream = Pick<typeof process.stderr, "isTTY" | "hasColors"> & {
+  write(text: string): unknown;
+};
+
 /**
- * Logs go to stderr: one JSON line each, readable ones on a terminal. Every line has plan and role. Lines are masked as
- * they leave, because an error of a driver may quote the URL it was given.
+ * Logs go to stderr: one JSON line each, readable ones on a terminal. Every line has plan, role, phase and epoch (null: not
+ * known yet). Lines are masked as they leave, because an error of a driver may quote the URL it was given.
  */
-export function createLog({ level, plan, role }: LogOptions): CliLog {
-  const shape = lineShape();
-  const destination = { write: (line: string) => void process.stderr.write(redact(shape(line))) };
-  return pino({ level, base: { plan, role, pid: process.pid } }, destination);
+export function createLog(
+  { level, plan, role }: LogOptions,
+  stream: LogStream = process.stderr,
+): CliLog {
+  const shape = lineShape(stream);
+  const destination = { write: (line: string) => void stream.write(redact(shape(line))) };
+  const { pid } = process;
+  return pino(
+    { level, base: { plan, role, pid }, mixin: standing, mixinMergeStrategy },
+    destination,
+  );
 }
 
-function lineShape(): (line: string) => string {
-  if (!process.stderr.isTTY) return (line) => line;
+function standing(): Readonly<Record<string, unknown>> {
+  return { ...(lastStanding() ?? { phase: null, epoch: null }) };
+}
+
+/** What a line says itself goes first: a mirror may speak of an epoch that is over. */
+function mixinMergeStrategy(line: object, mixed: object): object {
+  return { ...mixed, ...line };
+}
+
+function lineShape(stream: LogStream): (line: string) => string {
+  if (!stream.isTTY) return (line) => line;
   return prettyFactory({
-    colorize: process.stderr.hasColors(),
-    ignore: "plan,pid",
-    messageFormat: "[{role}] {msg}",
+    colorize: stream.hasColors(),
+    ignore: "plan,pid,role,phase,epoch",
+    messageFormat: "[{role}{if phase} · {phase}{end}{if epoch} · epoch {epoch}{end}] {msg}",
   });
 }

@@ -1,11 +1,13 @@
 import { Command as Commander, CommanderError, Option } from "commander";
 import { CrossfadeError, EXIT, type ExitCode } from "../config/errors.ts";
 import { loadPlan } from "../config/load.ts";
+import { onStanding, type Standing } from "../config/standing.ts";
 import { packageVersion } from "../config/version.ts";
 import type { AnyCommand, Command, CommandGroup, Result } from "./command.ts";
 import { createLog, LOG_LEVELS } from "./log.ts";
 import type { Output } from "./output.ts";
-import { stopSignal } from "./signals.ts";
+import { isSupervised, stopSignal } from "./signals.ts";
+import type { ChildMessage } from "./supervisor.ts";
 
 const EXIT_CODES =
   "Exit codes: 0 done, 1 failed, 2 usage or plan error, 3 refused by a gate or guard.";
@@ -68,8 +70,15 @@ async function runWithPlan(
   const plan = loadPlan(options.plan);
   const logLevel = options.logLevel ?? command.logLevel;
   const log = createLog({ level: logLevel, plan: plan.name, role: command.name });
+  if (isSupervised()) onStanding(tellSupervisor);
   const signal = stopSignal(() => log.error({}, "stopped before everything was done"));
   return command.run({ plan, log, logLevel, output, signal }, options, args);
+}
+
+/** It has no connection of its own, and its lines say where the migration stands, too. */
+function tellSupervisor(standing: Standing): void {
+  const message: ChildMessage = { t: "standing", standing };
+  if (process.connected) process.send?.(message);
 }
 
 function buildProgram(

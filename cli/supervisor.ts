@@ -1,11 +1,13 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { CrossfadeError, ERROR_CODES, type ErrorCode, EXIT, messageOf } from "../config/errors.ts";
 import type { Log } from "../config/lifecycle.ts";
+import { noteStanding, type Standing } from "../config/standing.ts";
 import type { ErrorDocument } from "./output.ts";
 
-/** What a child tells its supervisor: that it runs, or why it ends. */
+/** What a child tells its supervisor: that it runs, where the migration stands, or why it ends. */
 export type ChildMessage =
   | { readonly t: "ready"; readonly listen: string | undefined }
+  | { readonly t: "standing"; readonly standing: Standing }
   | { readonly t: "failed"; readonly error: ErrorDocument };
 
 export interface SupervisorOptions {
@@ -80,6 +82,7 @@ export class Supervisor {
     let pending = first;
     child.on("message", (message: ChildMessage) => {
       if (message.t === "failed") failure = message.error;
+      if (message.t === "standing") noteStanding(message.standing);
       if (message.t === "ready") pending?.resolve(message.listen);
       if (message.t === "ready") pending = undefined;
     });

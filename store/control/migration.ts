@@ -1,4 +1,5 @@
 import { CrossfadeError } from "../../config/errors.ts";
+import { noteStanding } from "../../config/standing.ts";
 import { PHASES, SIDES } from "../../config/words.ts";
 import type { Phase, Side } from "../../config/words.ts";
 import { query } from "./open.ts";
@@ -117,7 +118,9 @@ export async function readMigration(store: ControlStore): Promise<Migration> {
       "DATABASE_UNFIT",
       `control schema ${store.schema} has no migration row`,
     );
-  return toMigration(row, asked);
+  const migration = toMigration(row, asked);
+  noteStanding(migration);
+  return migration;
 }
 
 /** How long the migration has been in its phase (in canary: in its step), ms, by the server's clock. */

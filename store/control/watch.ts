@@ -1,6 +1,7 @@
 import { messageOf } from "../../config/errors.ts";
 import { RunningState } from "../../config/lifecycle.ts";
 import type { Log } from "../../config/lifecycle.ts";
+import { noteStanding } from "../../config/standing.ts";
 import { pushedMigration, readMigration } from "./migration.ts";
 import type { Migration } from "./migration.ts";
 import type { Listener } from "./listen.ts";
@@ -138,6 +139,7 @@ export class StateWatcher {
       return;
     }
     this.#current = now;
+    noteStanding(now);
     if (!this.#running.shouldRun()) return;
     for (const handler of this.#handlers) handler(now, before);
   }

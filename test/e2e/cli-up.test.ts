@@ -154,6 +154,7 @@ test("commands walk the phases with up running; refusals exit 3 and name their g
     document: { error: { message: expect.stringContaining("still running") } },
   });
 
+  await expect.poll(() => logLines(up).map(({ phase }) => phase)).toContain("verify");
   // A second signal does not wait for anybody.
   up.child.kill("SIGTERM");
   up.child.kill("SIGINT");
@@ -161,7 +162,29 @@ test("commands walk the phases with up running; refusals exit 3 and name their g
   await expect
     .poll(() => document.roles.filter(({ pid }) => isAlive(pid)), { timeout: 20_000 })
     .toEqual([]);
+  const lines = logLines(up);
+  for (const line of lines) {
+    expect(line).toMatchObject({ plan: "cli-up", role: expect.any(String) });
+    expect(Object.keys(line), JSON.stringify(line)).toEqual(
+      expect.arrayContaining(["phase", "epoch"]),
+    );
+  }
+  expect(new Set(lines.map(({ role }) => role))).toContain("control");
+  // The supervisor has no connection of its own: its children tell it.
+  expect(lines.find(({ msg }) => msg === "stopped before everything was done")).toMatchObject({
+    role: "up",
+    phase: "verify",
+    epoch: 1,
+  });
 });
+
+/** What all processes of `up` said, line by line. */
+function logLines(up: CliProcess): Record<string, unknown>[] {
+  return up.stderr
+    .split("\n")
+    .filter((line) => line !== "")
+    .map((line) => JSON.parse(line) as Record<string, unknown>);
+}
 
 test("without up: status says so, a command runs a controller itself, clean leaves nothing", async () => {
   const before = await runCli<Status>(planFile, "status");
