@@ -16,7 +16,6 @@ export const TOKEN_RULES = [
   "a newer epoch's token is followed",
   "who is cut off from both promises nothing",
   "a hold that ends at its deadline cuts off",
-  "who comes back reads the others first",
 ] as const;
 export type TokenRule = (typeof TOKEN_RULES)[number];
 

@@ -62,7 +62,7 @@ function gate(self: Self): void {
 /** What comes over the control store: the epoch, what has passed. */
 function news(self: Self): void {
   const { turn, who, now } = self;
-  const { world, has } = turn;
+  const { world } = turn;
   if (now.linked === 0) {
     if (now.connected === 1)
       turn.add(`${who} notices that it is cut off`, (next) => notice(sidecarOf(next, who)));
@@ -72,7 +72,7 @@ function news(self: Self): void {
   if (now.epoch !== world.epoch || now.connected === 0)
     turn.add(`${who} reads the state`, (next) => {
       const me = sidecarOf(next, who);
-      if (me.connected === 0 && has("who comes back reads the others first")) readPeers(self, next);
+      if (me.connected === 0) readPeers(self, next);
       if (me.epoch !== world.epoch)
         Object.assign(me, { passed: 0, bound: 0, toStore: 0, gate: 0, barrier: 0 });
       me.epoch = world.epoch;

@@ -22,9 +22,14 @@ const WHOLE: readonly TokenBounds[] = DEEP
       within(1, "flush"),
       within(1, "death"),
       within(2),
-      within(0, "loss", "cut"),
     ]
   : [within(1), within(0, "cut")];
+
+/**
+ * With both of these something goes wrong with all rules too, in 12 steps: docs/decisions/redis-tokens.md, "not covered". Without a
+ * rule it does so sooner.
+ */
+const NOT_COVERED_STEPS = 12;
 
 /** How far one has to look to see what goes wrong without each rule. */
 const WITHOUT: Readonly<Record<TokenRule, TokenBounds>> = {
@@ -44,7 +49,6 @@ const WITHOUT: Readonly<Record<TokenRule, TokenBounds>> = {
   "a newer epoch's token is followed": within(1, "cut"),
   "who is cut off from both promises nothing": within(0, "loss", "cut"),
   "a hold that ends at its deadline cuts off": within(1, "cut"),
-  "who comes back reads the others first": within(0, "loss", "cut"),
 };
 
 describe("the causal tokens in Redis, every behaviour of them", () => {
@@ -66,6 +70,7 @@ describe("the causal tokens in Redis, every behaviour of them", () => {
       const found = explore(tokenModel(WITHOUT[rule], rule));
       if (DEEP) tell(rule, found);
       expect(found.violation?.what).toBe("reads what is older than what it has seen");
+      expect(found.violation?.trace.length).toBeLessThan(NOT_COVERED_STEPS);
     },
     3 * MINUTE,
   );
