@@ -14,6 +14,7 @@ export function statusScreen(status: Status, now: Date = new Date()): string {
     ...(status.controller.leading || status.phase_since === null
       ? []
       : [line("controller", warn("none leads"))]),
+    ...wentBackLines(status.went_back, now),
     ...pausedLines(status.paused),
     ...maintenanceLines(status.maintenance),
     line("reads", `old ${percent(1 - status.reads.new)}   new ${percent(status.reads.new)}`),
@@ -137,6 +138,15 @@ function shadowLines({ samples, mismatches, noise, groups }: Status["shadow"]): 
 function maintenanceLines(maintenance: Status["maintenance"]): string[] {
   if (maintenance === null) return [];
   return [line("maintenance", warn(`on, writes are answered with 503: ${maintenance}`))];
+}
+
+function wentBackLines(went: Status["went_back"], now: Date): string[] {
+  if (went === null) return [];
+  const ago = seconds((now.getTime() - Date.parse(went.at)) / 1000);
+  return [
+    line("went back", bad(`by itself from ${went.from}, ${ago} ago: ${went.why}`)),
+    line("", `not again by itself before ${went.until}`),
+  ];
 }
 
 function pausedLines(paused: Status["paused"]): string[] {

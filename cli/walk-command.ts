@@ -1,6 +1,8 @@
 import { InvalidArgumentError, Option } from "commander";
 import { isPhase, type Phase, PHASES } from "../config/words.ts";
 import type { WalkResult, WalkStep } from "../switchover/walk.ts";
+import { effectMeaning } from "../switchover/effect-meaning.ts";
+import { blocks } from "../switchover/gates.ts";
 import { estimatesText } from "./check-view.ts";
 import type { Result } from "./command.ts";
 import { gateText, receiptText } from "./status-view.ts";
@@ -34,11 +36,21 @@ export const WAIT = new Option(
 
 export function walkResult(walk: WalkResult, dryRun: boolean): Result {
   const lines = dryRun ? walk.steps.flatMap(plannedStep) : walk.steps.map(doneStep);
+  if (dryRun) lines.push(...verdict(walk.steps));
   if (walk.receipt !== null) lines.push(receiptText(walk.receipt));
   if (walk.why !== undefined) lines.push(walk.why);
   if (lines.length === 0) lines.push("nothing to do");
   lines.push(`phase ${walk.phase}, epoch ${walk.epoch}${dryRun ? " (nothing was changed)" : ""}`);
   return { json: walk, text: lines.join("\n") };
+}
+
+/** After pages of SQL: whether it would go at all. */
+function verdict(steps: readonly WalkStep[]): string[] {
+  if (steps.length === 0) return [];
+  const held = steps.flatMap((step) =>
+    (step.gates ?? []).filter(blocks).map(({ name }) => `${name} (before ${step.to})`),
+  );
+  return [held.length === 0 ? "no gate stands in the way now" : `held back by ${held.join(", ")}`];
 }
 
 function doneStep(step: WalkStep): string {
@@ -47,7 +59,7 @@ function doneStep(step: WalkStep): string {
 
 function plannedStep(step: WalkStep): string[] {
   const gates = (step.gates ?? []).map((gate) => `  gate  ${gateText(gate)}`);
-  const effects = (step.effects ?? []).map((effect) => effect.do);
+  const effects = (step.effects ?? []).map((effect) => `  then  ${effectMeaning(effect)}`);
   const sql = (step.sql ?? []).map(
     (statement) => `  on ${statement.on}  ${statement.sql.replaceAll("\n", "\n          ")}`,
   );
@@ -58,7 +70,7 @@ function plannedStep(step: WalkStep): string[] {
       : [
           `  copy  ${typeof estimates === "string" ? `what it will take is not known: ${estimates}` : estimatesText(estimates)}`,
         ];
-  return [`would go ${doneStep(step)}`, ...gates, ...copy, `  then  ${effects.join(", ")}`, ...sql];
+  return [`would go ${doneStep(step)}`, ...gates, ...copy, ...effects, ...sql];
 }
 
 function canaryStep({ canary_step }: WalkStep): string {

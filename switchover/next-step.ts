@@ -17,14 +17,16 @@ export function nextStep(
   const { phase, canaryStep } = decided.next;
   const share = plan.canary.steps[canaryStep - 1] ?? 0;
   const to =
-    phase === "canary" ? `canary step ${canaryStep} (${share * 100} % of clients read from new)` : phase;
+    phase === "canary"
+      ? `canary step ${canaryStep} (${share * 100} % of clients read from new)`
+      : phase;
   const blocking = gates.filter(blocks);
   if (blocking.length === 0) return `\`crossfade advance\` goes to ${to}`;
   const yours = blocking.filter(({ heals }) => heals === "never");
   const names = (yours.length > 0 ? yours : blocking).map(({ name }) => name).join(", ");
   return yours.length > 0
-    ? `${to}, once somebody has seen to ${names}`
-    : `${to}, once ${names} allow${blocking.length === 1 ? "s" : ""} it: \`crossfade advance --wait\` waits`;
+    ? `${to}; held back by ${names}, which will not pass by waiting: see why below`
+    : `${to}; held back by ${names} for now: \`crossfade advance --wait\` waits`;
 }
 
 function afterDone({ phaseSince }: Migration, plan: Plan): string {

@@ -3,7 +3,7 @@
 /** `3.2 s`, `45 min`, `3 d` */
 export function span(ms: number): string {
   if (ms < 10_000) return `${Math.round(ms / 100) / 10} s`;
-  if (ms < 600_000) return `${Math.round(ms / 1_000)} s`;
+  if (ms < 600_000 && ms % 60_000 !== 0) return `${Math.round(ms / 1_000)} s`;
   return ms < 172_800_000 ? `${Math.round(ms / 60_000)} min` : `${Math.round(ms / 86_400_000)} d`;
 }
 

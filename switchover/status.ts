@@ -5,8 +5,8 @@ import type { Plan } from "../config/plan-types.ts";
 import type { Direction, Phase, Side } from "../config/words.ts";
 import { progress } from "../store/control/chunk-ledger.ts";
 import type { TableProgress } from "../store/control/chunk-ledger.ts";
-import { readReceipts } from "../store/control/history.ts";
-import type { Receipt } from "../store/control/history.ts";
+import { readReceipts, recentEvent } from "../store/control/history.ts";
+import type { Receipt, TimelineEvent } from "../store/control/history.ts";
 import type { ControlStore } from "../store/control/open.ts";
 import { isInstalled } from "../store/control/schema.ts";
 import { NO_SHADOW } from "../store/control/shadow-report.ts";
@@ -59,6 +59,8 @@ export interface Status {
   /** What can be done next, in a sentence. */
   readonly next: string;
   readonly quarantine: number;
+  /** Crossfade went back by itself, and leaves it to people until the cool-down is over. */
+  readonly went_back: WentBack | null;
   readonly flip: Receipt | null;
   readonly sidecars: readonly SidecarStatus[];
   readonly controller: { readonly leading: boolean; readonly doing: string | null };
@@ -69,6 +71,14 @@ export interface Status {
   readonly databases: Readonly<Record<Side, SideStatus>>;
   /** What status itself could not find out, and why. */
   readonly problems: readonly string[];
+}
+
+export interface WentBack {
+  readonly at: string;
+  readonly from: Phase;
+  readonly why: string;
+  /** From then on it may do so again. */
+  readonly until: string;
 }
 
 export interface RoundTripStatus {
@@ -146,15 +156,18 @@ async function statusOfStore({
   const { migration } = facts;
   const direction = activeDirection(migration);
   const decided = transition(migration, { kind: "advance" }, machineFacts(plan));
-  const [mirrors, backfills, controllers, chunks, receipts, leading, run] = await Promise.all([
-    readWorkers(store, "mirror"),
-    readWorkers(store, "backfill"),
-    readWorkers(store, "control"),
-    progress(store, "forward"),
-    readReceipts(store, 1),
-    someoneLeads(store),
-    lastVerifyRun(store, direction),
-  ]);
+  const cooldownMs = plan.policy.rollbackOn?.cooldownMs ?? 0;
+  const [mirrors, backfills, controllers, chunks, receipts, leading, run, trigger] =
+    await Promise.all([
+      readWorkers(store, "mirror"),
+      readWorkers(store, "backfill"),
+      readWorkers(store, "control"),
+      progress(store, "forward"),
+      readReceipts(store, 1),
+      someoneLeads(store),
+      lastVerifyRun(store, direction),
+      recentEvent(store, "trigger", cooldownMs),
+    ]);
   const gates = decided.kind === "go" ? gatesInto(decided.next.phase, facts, gateLimits(plan)) : [];
   return {
     plan: plan.name,
@@ -171,12 +184,22 @@ async function statusOfStore({
     gates: gates.map(withoutHeals),
     next: nextStep(migration, decided, gates, plan),
     quarantine: typeof facts.quarantine === "string" ? 0 : facts.quarantine.open,
+    went_back: trigger === undefined ? null : wentBack(trigger, cooldownMs),
     flip: receipts[0] ?? null,
     sidecars: facts.sidecars.map(sidecarStatus),
     controller: { leading, doing: controllers[0]?.stats.doing ?? null },
     paused: migration.paused,
     maintenance: migration.maintenance ?? null,
     gap: migration.gap ?? null,
+  };
+}
+
+function wentBack({ at, phase, detail }: TimelineEvent, cooldownMs: number): WentBack {
+  return {
+    at: at.toISOString(),
+    from: phase,
+    why: String(detail["why"]),
+    until: new Date(at.getTime() + cooldownMs).toISOString(),
   };
 }
 
@@ -314,6 +337,7 @@ function emptyStatus(plan: string): Omit<Status, "databases" | "problems"> {
     gates: [],
     next: "`crossfade check` says what would break; `crossfade advance` goes to dual-write",
     quarantine: 0,
+    went_back: null,
     flip: null,
     sidecars: [],
     controller: { leading: false, doing: null },

@@ -72,6 +72,21 @@ export async function eventAge(store: ControlStore, kind: string): Promise<numbe
   return rows[0]?.ms;
 }
 
+/** The last event of a kind that is younger than `ms`, by the server's clock. */
+export async function recentEvent(
+  store: ControlStore,
+  kind: string,
+  ms: number,
+): Promise<TimelineEvent | undefined> {
+  const rows = await query<EventRow>(
+    store,
+    `select * from ${store.table("event")}
+     where kind = $1 and at > clock_timestamp() - $2::float8 * interval '1 millisecond' order by id desc limit 1`,
+    [kind, ms],
+  );
+  return rows[0];
+}
+
 interface EventRow {
   id: number;
   at: Date;

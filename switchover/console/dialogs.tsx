@@ -6,7 +6,8 @@ import type { WalkResult, WalkStep } from "../walk.ts";
 import { advanceDialog, dialog, run } from "./actions.ts";
 import { field } from "./form.ts";
 import { GateList } from "./gates.tsx";
-import { effectMeaning, mustBeTyped } from "./meaning.ts";
+import { effectMeaning } from "../effect-meaning.ts";
+import { mustBeTyped } from "./meaning.ts";
 import { session, status } from "./state.ts";
 
 /** What is asked before something is done. The browser's own dialog: it keeps the focus and closes with Escape. */

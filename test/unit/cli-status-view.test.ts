@@ -56,8 +56,9 @@ const STATUS: Status = {
       why: "rows are still being copied",
     },
   ],
-  next: "verify, once backfill allows it: `crossfade advance --wait` waits",
+  next: "verify; held back by backfill for now: `crossfade advance --wait` waits",
   quarantine: 0,
+  went_back: null,
   flip: null,
   sidecars: [
     { id: "host:127.0.0.1:8080", epoch: 1, seen_ms: 120, holding: false, new_app_down: false },
@@ -86,7 +87,7 @@ backfill    running   45,000 rows   80,000 rows/s
 verify      not yet
 quarantine  empty
 refused     3 writes to new that bypassed the sidecar
-next        verify, once backfill allows it: \`crossfade advance --wait\` waits
+next        verify; held back by backfill for now: \`crossfade advance --wait\` waits
 gates       pass    lag 3 ms (limit 1000 ms): the mirror keeps up
             fail    backfill 9 of 15 chunks (limit all chunks): rows are still being copied
 sidecars    host:127.0.0.1:8080   epoch 1   seen 120 ms ago`,
@@ -111,6 +112,12 @@ test("what is wrong stands out: nobody leads, paused, problems, a gap, differenc
         round_trip: null,
       },
       quarantine: 4,
+      went_back: {
+        at: "2026-11-20T12:00:00Z",
+        from: "canary",
+        why: "errors: new failed 40 %",
+        until: "2026-11-20T13:00:00Z",
+      },
       sidecars: [],
       flip: RECEIPT,
     },
@@ -120,6 +127,8 @@ test("what is wrong stands out: nobody leads, paused, problems, a gap, differenc
     "problem     new database: connection refused",
     "gap         the new database was restored",
     "controller  none leads",
+    "went back   by itself from canary, 3 min ago: errors: new failed 40 %",
+    "            not again by itself before 2026-11-20T13:00:00Z",
     "paused      backfill",
     "mirror      absent   no mirror runs",
     "verify      dirty   never clean yet   1 missing, 0 extra, 2 different",

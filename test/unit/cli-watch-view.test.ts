@@ -62,6 +62,7 @@ function large(): Status {
     controller: { leading: true, doing: null },
     paused: { backfill: false, mirror: false },
     next: "",
+    went_back: null,
     maintenance: null,
     gap: null,
     databases: {

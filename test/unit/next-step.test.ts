@@ -1,4 +1,5 @@
 import { expect, test } from "vitest";
+import { walkResult } from "../../cli/walk-command.ts";
 import type { Plan } from "../../config/plan-types.ts";
 import { NO_POLICY } from "../../config/policy.ts";
 import type { Migration } from "../../store/control/migration.ts";
@@ -26,10 +27,10 @@ const gate = (name: GateResult["name"], heals: GateResult["heals"]): GateResult 
 test("what can be done next is said in every phase", () => {
   expect(next({})).toBe("`crossfade advance` goes to dual-write");
   expect(next({ phase: "backfill" }, gate("backfill", "by-waiting"))).toBe(
-    "verify, once backfill allows it: `crossfade advance --wait` waits",
+    "verify; held back by backfill for now: `crossfade advance --wait` waits",
   );
   expect(next({ phase: "shadow" }, gate("lag", "by-waiting"), gate("shadow", "never"))).toBe(
-    "canary step 1 (1 % of clients read from new), once somebody has seen to shadow",
+    "canary step 1 (1 % of clients read from new); held back by shadow, which will not pass by waiting: see why below",
   );
   expect(next({ phase: "canary", canaryStep: 1 })).toBe(
     "`crossfade advance` goes to canary step 2 (25 % of clients read from new)",
@@ -39,4 +40,36 @@ test("what can be done next is said in every phase", () => {
   const done = next({ phase: "done", authority: "new", phaseSince: new Date(0) });
   expect(done).toContain("send traffic there directly, then stop them");
   expect(done).toContain("from 1970-01-08T00:00:00.000Z on");
+});
+
+test("a dry run ends with whether it would go, and says in words what it would do", () => {
+  const lag = {
+    name: "lag",
+    state: "fail",
+    value: "3 s",
+    limit: "1 s",
+    why: "the mirror is behind",
+  } as const;
+  const step = {
+    from: "dual-write",
+    to: "backfill",
+    gates: [lag],
+    effects: [{ do: "plan-chunks" }],
+    sql: [{ on: "old", sql: "select 1" }],
+  } as const;
+  const walk = { phase: "dual-write", canary_step: 0, epoch: 1, receipt: null } as const;
+  expect(
+    walkResult({ ...walk, steps: [step] }, true)
+      .text.split("\n")
+      .slice(2),
+  ).toEqual([
+    "  then  cut every table into chunks for the backfill",
+    "  on old  select 1",
+    "held back by lag (before backfill)",
+    "phase dual-write, epoch 1 (nothing was changed)",
+  ]);
+  const passing = { ...step, gates: [{ ...lag, state: "pass" as const }] };
+  expect(walkResult({ ...walk, steps: [passing] }, true).text).toContain(
+    "no gate stands in the way now",
+  );
 });

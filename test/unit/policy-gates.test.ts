@@ -103,9 +103,9 @@ describe("stay, window, drill", () => {
     expect(stayGate({ phase: "shadow", sinceMs: 0 }, asked)).toBeUndefined();
     expect(stayGate({ phase: "canary", sinceMs: 60_000 }, asked)).toMatchObject({
       state: "fail",
-      value: "60 s",
-      limit: "at least 300 s",
-      why: "this step of canary must last 240 s more",
+      value: "1 min",
+      limit: "at least 5 min",
+      why: "this step of canary must last 4 min more",
       heals: "by-waiting",
     });
     expect(stayGate({ phase: "canary", sinceMs: 300_000 }, asked)?.state).toBe("pass");
