@@ -1,4 +1,3 @@
-import { randomBytes } from "node:crypto";
 import { CrossfadeError, messageOf } from "../config/errors.ts";
 import type { Log } from "../config/lifecycle.ts";
 import type { CheckPlan, Plan } from "../config/plan-types.ts";
@@ -14,7 +13,7 @@ import {
 } from "../store/control/verify-runs.ts";
 import { type Chunk, chunkRanges } from "../store/postgres/chunks.ts";
 import { compareChunk, type Difference, differenceName } from "../store/postgres/compare.ts";
-import { type Engine, openEngine } from "../store/postgres/engine.ts";
+import type { Engine } from "../store/postgres/engine.ts";
 import type { CompiledDirection, Driver, Mapping } from "../store/postgres/mapping.ts";
 import { type OwnedTarget, ownedTargets } from "../store/postgres/orphans.ts";
 import { type Reference, referencesOf } from "../store/postgres/broken-references.ts";
@@ -25,6 +24,7 @@ import { refreshStatistics } from "../store/postgres/statistics.ts";
 import type { SyncContext } from "../store/postgres/sync.ts";
 import { runCheck } from "./checks.ts";
 import { proveRoundTrip } from "./round-trip.ts";
+import { VerifyCrew } from "./verify-crew.ts";
 import { shownValue, verifyExamples } from "./verify-examples.ts";
 import { type Settled, settleDifferences, settleOrphans, settleReferences } from "./settle.ts";
 
@@ -64,14 +64,16 @@ export async function runVerify(options: VerifyOptions): Promise<VerifyRun> {
 /** The same for a run with `rest`, which nobody asked for: undefined, and nothing done, while another one runs. */
 export async function verifyUnlessBusy(options: VerifyOptions): Promise<VerifyRun | undefined> {
   const { plan, store, direction, epoch } = options;
-  const engine = await openEngine({
+  const crew = await VerifyCrew.open({
     plan,
     direction,
     epoch,
-    role: "verify",
-    instance: randomBytes(3).toString("hex"),
+    log: options.log,
     statementTimeoutMs: 3_600_000,
+    // What nobody waits for shall not be felt.
+    size: options.rest === undefined ? plan.backfill.workers : 1,
   });
+  const engine = crew.first;
   try {
     const wanted = wantedMappings(engine.context.compiled, options.tables);
     const drivers = engine.context.compiled.drivers.filter((driver) =>
@@ -96,13 +98,13 @@ export async function verifyUnlessBusy(options: VerifyOptions): Promise<VerifyRu
     const finished = await finishVerifyRun(
       store,
       run,
-      await compareAll(options, engine, run, drivers, wanted),
+      await compareAll(options, crew, run, drivers, wanted),
     );
     if (direction === "forward" || !finished.allTables || finished.state !== "clean")
       return finished;
     return await recordRoundTrip(store, run, await proveRoundTrip(options, engine.context));
   } finally {
-    await engine.close();
+    await crew.close();
   }
 }
 
@@ -133,24 +135,24 @@ async function refuseBadCondition(
 /** Compares everything; returns why it did not get to the end, if it did not. */
 async function compareAll(
   options: VerifyOptions,
-  engine: Engine,
+  crew: VerifyCrew,
   run: number,
   drivers: readonly Driver[],
   wanted: (mapping: Mapping) => boolean,
 ): Promise<string | undefined> {
-  const { context } = engine;
+  const { context } = crew.first;
   try {
     await prepareTarget(options, context);
     const accepted = await acceptedKeys(context);
     for (const driver of drivers) {
       const chunks = await chunksToCompare(options, context, driver);
       await planVerifyTable(options.store, run, driver.name, chunks.length);
-      for (const chunk of chunks) {
+      await crew.each(chunks, async (session, chunk) => {
         options.signal?.throwIfAborted();
         const started = performance.now();
-        await verifyChunk(options, context, run, { driver, chunk, wanted, accepted });
+        await verifyChunk(options, session, run, { driver, chunk, wanted, accepted });
         await options.rest?.(performance.now() - started);
-      }
+      });
     }
     // Rows outside of what was compared would look like rows that nobody owns.
     if (options.where !== undefined || options.sample !== undefined) return undefined;

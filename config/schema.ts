@@ -270,7 +270,9 @@ const proxy = section({
 });
 
 const backfill = section({
-  workers: count(1, 64).prefault(2).describe("How many chunks are copied at the same time."),
+  workers: count(1, 64)
+    .prefault(2)
+    .describe("How many chunks are copied, or compared, at the same time."),
   chunk: count(1, 1_000_000).prefault(5_000).describe("Rows per chunk."),
   target: duration({ min: "10ms", max: "1m" })
     .prefault("500ms")

@@ -1,5 +1,6 @@
 import { expect, onTestFinished, test } from "vitest";
 import { runVerify, type VerifyOptions, verifyUnlessBusy } from "../../backfill/verify.ts";
+import { VerifyCrew } from "../../backfill/verify-crew.ts";
 import type { Plan } from "../../config/plan-types.ts";
 import { install } from "../../store/control/schema.ts";
 import { lastVerifyRun, readVerifyExamples } from "../../store/control/verify-runs.ts";
@@ -280,7 +281,7 @@ test("a comparison reads each part of a table once, however large the table is",
     });
   const before = await touched();
   const run = await runVerify({
-    plan: world.plan,
+    plan: { ...world.plan, backfill: { ...world.plan.backfill, workers: 3 } },
     store,
     log: silentLog,
     direction: "forward",
@@ -292,4 +293,68 @@ test("a comparison reads each part of a table once, however large the table is",
   // Once for the rows, once for those that nobody owns; reading from the start for every chunk would be three times as much.
   await expect.poll(touched, { timeout: 20_000 }).toBeGreaterThan(before);
   expect((await touched()) - before).toBeLessThan(2.5 * rows);
+});
+
+test("several sessions compare a table: each chunk once, and what one of them finds or fails at counts", async () => {
+  const rows = 100_000;
+  const { oldUrl, newUrl } = await createDatabasePair();
+  const fill = `create table t (id int primary key, note text); insert into t select n, 'n' || n from generate_series(1, ${rows}) n`;
+  await withClient(oldUrl, (client) => client.query(fill));
+  await withClient(newUrl, (client) => client.query(fill));
+  const world = await SyncWorld.open({
+    oldUrl,
+    newUrl,
+    forward: [mapping("t", "t", { where: "id <> 70000 or note = 'n70000'" })],
+  });
+  let running = true;
+  const mirror = (async () => {
+    while (running) {
+      await world.drain();
+      await new Promise((resolve) => setTimeout(resolve, 5));
+    }
+  })();
+  onTestFinished(async () => {
+    running = false;
+    await mirror;
+    await world.close();
+  });
+  const store = openTestStore(oldUrl, { plan: "test" });
+  await install(store);
+  const verify = (repair: boolean) =>
+    runVerify({
+      plan: { ...world.plan, backfill: { ...world.plan.backfill, workers: 3 } },
+      store,
+      log: silentLog,
+      direction: "forward",
+      epoch: 1,
+      by: "test",
+      repair,
+    });
+  await sabotage(
+    newUrl,
+    "delete from t where id in (5, 99999); update t set note = 'x' where id = 50000",
+  );
+  expect(await verify(false)).toMatchObject({ state: "dirty", missing: 2, different: 1 });
+  expect(await verify(true)).toMatchObject({ state: "clean", repaired: 3, rows });
+  const crew = await VerifyCrew.open({
+    plan: world.plan,
+    direction: "forward",
+    epoch: 1,
+    log: silentLog,
+    size: 3,
+  });
+  onTestFinished(() => crew.close());
+  const begun: number[] = [];
+  const work = crew.each(
+    Array.from({ length: 100 }, (_, n) => n),
+    async ({ target }, n) => {
+      begun.push(n);
+      await target.query("select pg_sleep(0.01)");
+      if (n === 7) throw new Error("unreadable");
+    },
+  );
+  await expect(work).rejects.toThrow("unreadable");
+  expect(new Set(begun).size).toBe(begun.length);
+  expect(begun.length).toBeGreaterThan(7);
+  expect(begun.length).toBeLessThan(20);
 });
