@@ -1,4 +1,5 @@
 import { benchOptions, printReport, Recorder } from "./bench.ts";
+import { startInstalledPostgres } from "./backfill/installed-postgres.ts";
 import { contest } from "./backfill/contest.ts";
 import { copyWithProduct } from "./backfill/product.ts";
 import { emptyTable, installedTools, rawCopy } from "./backfill/references.ts";
@@ -8,13 +9,16 @@ import { type BenchWorld, execute, startBenchWorld } from "./world.ts";
 /**
  * Backfill into a table with two secondary indexes between two servers, against the limit (COPY piped into the same indexed
  * table), against tools that copy whole databases and build the indexes afterwards, and in one database against `insert …
- * select`. The mapping renames the table and computes a column.
+ * select`. `--bin DIR` measures on an installed Postgres, so that its pg_dump fits. The mapping renames the table and computes a column.
  */
 const options = benchOptions();
+const { bin } = options;
 const ROWS = options.quick ? 300_000 : 3_000_000;
 const ROUNDS = options.quick ? 1 : 3;
 
-const world = await startBenchWorld();
+const world = await startBenchWorld(
+  bin === undefined ? undefined : () => startInstalledPostgres(bin),
+);
 const recorder = new Recorder();
 try {
   await execute(world.oldUrl, oldTable(ROWS));
@@ -55,15 +59,18 @@ async function inOneDatabase(bench: BenchWorld, into: Recorder): Promise<void> {
   await contest(into, "one database: insert … select", ROWS, async () => {
     await execute(bench.oldUrl, `insert into raw ${MAPPED}`);
   });
-  await execute(bench.oldUrl, `drop table raw; ${newTable("ledger")}`);
+  await execute(
+    bench.oldUrl,
+    `drop table raw; create schema if not exists next; ${newTable("next.ledger")}`,
+  );
   await copyWithProduct(bench, into, {
     name: "one database: crossfade, 2 workers",
     rows: ROWS,
     workers: 2,
     verify: false,
-    newUrl: bench.oldUrl,
+    inSchema: "next",
   });
-  await execute(bench.oldUrl, "drop table ledger");
+  await execute(bench.oldUrl, "drop schema next cascade");
 }
 
 const ours = "crossfade, 2 workers";

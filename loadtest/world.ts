@@ -20,8 +20,10 @@ export interface BenchWorld {
   stop(): Promise<void>;
 }
 
-export async function startBenchWorld(): Promise<BenchWorld> {
-  const [old, next] = await Promise.all([startEmbeddedPostgres(), startEmbeddedPostgres()]);
+export async function startBenchWorld(
+  start: () => Promise<EmbeddedServer> = startEmbeddedPostgres,
+): Promise<BenchWorld> {
+  const [old, next] = await Promise.all([start(), start()]);
   const [oldUrl, newUrl] = await Promise.all([
     old.createDatabase("bench"),
     next.createDatabase("bench"),

@@ -1,3 +1,4 @@
+import { freePort } from "../../examples/support/embedded-postgres.ts";
 import { progress, type TableProgress } from "../../store/control/chunk-ledger.ts";
 import { closeControlStore, openControlStore } from "../../store/control/open.ts";
 import type { Recorder } from "../bench.ts";
@@ -13,8 +14,8 @@ export interface ProductRun {
   readonly workers: number;
   /** Compare everything afterwards, as a contest of its own. */
   readonly verify: boolean;
-  /** Where the rows go, if not to the new server. */
-  readonly newUrl?: string;
+  /** Both sides are schemas of the old database; the new one is this. */
+  readonly inSchema?: string;
 }
 
 /** One migration with real processes up to a finished copy, and back to off. Records its speed and the memory of the backfill role. */
@@ -23,9 +24,11 @@ export async function copyWithProduct(
   into: Recorder,
   run: ProductRun,
 ): Promise<void> {
-  const newUrl = run.newUrl ?? world.newUrl;
+  const newUrl = run.inSchema === undefined ? world.newUrl : world.oldUrl;
+  const schema = run.inSchema ?? "public";
   const { plan, file } = world.writePlan({
-    new: { database: newUrl, app: "http://127.0.0.1:1" },
+    new: { database: newUrl, schema, app: "http://127.0.0.1:1" },
+    operate: { listen: `127.0.0.1:${await freePort()}` },
     forward: { ledger: MAPPING },
     backfill: { workers: run.workers },
   });
@@ -39,14 +42,14 @@ export async function copyWithProduct(
         const table = await untilCopied(() => progress(store, "forward"));
         return table.ms;
       });
-      into.add(`${run.name}: memory`, "MB", largest.mb);
+      into.add(`${run.name}: memory of the process`, "MB", largest.mb);
       return largest.result;
     });
     if (run.verify)
       await contest(into, `${run.name}: verify`, run.rows, async () => {
         await crossfade("verify", "--plan", file);
       });
-    const { rows } = await execute(newUrl, "select count(*)::int as n from ledger");
+    const { rows } = await execute(newUrl, `select count(*)::int as n from ${schema}.ledger`);
     const [found] = rows as { n: number }[];
     if (found?.n !== run.rows) throw new Error(`${found?.n} of ${run.rows} rows arrived`);
   } finally {
