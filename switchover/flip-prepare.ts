@@ -187,6 +187,7 @@ async function waitForWriters(context: AttemptContext, deadline: number): Promis
   const { request, attempt, sessions } = context;
   for (;;) {
     await requireNewest(sessions.probe, request.from, attempt.number);
+    context.deps.signal?.throwIfAborted();
     const lock = guardLock(request.from);
     const open = await lockBlockers(sessions.probe, lock, request.budgetMs / 4);
     if (open.length === 0) return;
@@ -208,6 +209,7 @@ async function waitForMirror(context: AttemptContext, deadline: number): Promise
   for (;;) {
     // Another attempt's direction or epoch would make us wait for a fence that nobody passes.
     await requireNewest(sessions.probe, request.from, attempt.number);
+    deps.signal?.throwIfAborted();
     const lag = await deps.lag();
     if (lag !== undefined && lag <= lagMs) {
       const fence = await writeFence(sessions.probe, request.from);

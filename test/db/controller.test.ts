@@ -1,12 +1,14 @@
 import { expect, test } from "vitest";
 import { CrossfadeError } from "../../config/errors.ts";
 import type { Plan } from "../../config/plan-types.ts";
+import { runMirrorRole } from "../../proxy/mirror/role.ts";
 import { enqueueCommand, readCommand } from "../../store/control/commands.ts";
 import { readEvents } from "../../store/control/history.ts";
 import { readMigration, setMigration } from "../../store/control/migration.ts";
 import type { ControlStore } from "../../store/control/open.ts";
 import type { Engine } from "../../switchover/engine.ts";
 import { someoneLeads } from "../../switchover/lead.ts";
+import { silentLog } from "../support/control.ts";
 import {
   ask,
   installedObjects,
@@ -63,6 +65,38 @@ test("one controller leads; when its session ends another takes over and fails w
   expect(first.controller.leading && second.controller.leading).toBe(false);
   expect(await readMigration(second.store)).toMatchObject({ phase: "dual-write" });
 });
+
+test(
+  "a controller that is stopped while a flip waits for its mirror does not wait with it",
+  { timeout: 60_000 },
+  async () => {
+    const plan = await itemsPlan();
+    const abort = new AbortController();
+    const mirror = runMirrorRole({ plan, log: silentLog, signal: abort.signal });
+    const preparing = Promise.withResolvers<void>();
+    const { controller, store } = await startController(plan, {
+      wrap: (engine) => ({
+        ...engine,
+        async flip(request) {
+          abort.abort();
+          await mirror;
+          preparing.resolve();
+          return engine.flip(request);
+        },
+      }),
+    });
+    runSidecar(plan, "s1");
+    await ask(plan, "advance");
+    const drilled = ask(plan, "drill", { wait: true }).catch((error: unknown) => error);
+    await preparing.promise;
+    await new Promise((resolve) => setTimeout(resolve, 1_000));
+    // A minute is what it would wait for the mirror.
+    const late = new Promise((resolve) => setTimeout(resolve, 30_000, "late"));
+    expect(await Promise.race([controller.stop(), late])).toBeUndefined();
+    expect(await drilled).toBeInstanceOf(Error);
+    expect(await readMigration(store)).toMatchObject({ phase: "dual-write", hold: undefined });
+  },
+);
 
 test("half an install is no install: the phase stays off and nothing is left", async () => {
   const plan = await itemsPlan();
