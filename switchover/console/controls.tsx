@@ -54,7 +54,8 @@ function Rollback() {
         class="rollback"
         onClick={() => {
           setWanted(undefined);
-          void run("rollback", { to }, `Rollback to ${to}`);
+          // A mirror that is behind for a moment, as right after a flip, must not send anybody away.
+          void run("rollback", { to, wait: true }, `Rollback to ${to}`);
         }}
       >
         ← Roll back to {to}

@@ -1,3 +1,4 @@
+import type { Plan } from "../../config/plan-types.ts";
 import { publicPlan } from "../../config/public-plan.ts";
 import { packageVersion } from "../../config/version.ts";
 import type { Phase } from "../../config/words.ts";
@@ -10,6 +11,7 @@ import {
 import { isInstalled } from "../../store/control/schema.ts";
 import { lastVerifiedTables, type TableVerified } from "../../store/control/verify-history.ts";
 import type { QuarantinedKey } from "../engine.ts";
+import type { Gate } from "../gates.ts";
 import { readStatus, type Status, type StatusInput } from "../status.ts";
 
 /** The whole migration as facts: all three formats of `crossfade report` print this and nothing else. */
@@ -21,7 +23,9 @@ export interface Report {
   readonly status: Status;
   /** How long each stay in a phase took; the last is still going on. */
   readonly stays: readonly Stay[];
-  readonly tables: readonly TableVerified[];
+  readonly tables: readonly ReportedTable[];
+  /** How every gate stood at each step that was taken. */
+  readonly passages: readonly Passage[];
   readonly receipts: readonly (Receipt & { readonly at: Date })[];
   readonly quarantine: readonly QuarantinedKey[];
   readonly timeline: readonly TimelineEvent[];
@@ -36,6 +40,24 @@ export interface Stay {
   readonly seconds: number;
 }
 
+/** A table as its last comparison found it. */
+export interface ReportedTable extends TableVerified {
+  /** Rows in old and in new; of the side that is the source: the rows that its rows make. */
+  readonly old: number;
+  readonly new: number;
+  /** Keys left behind, by reason; accepted losses too. */
+  readonly rejected: Readonly<Record<string, number>>;
+}
+
+/** A step through the gates. */
+export interface Passage {
+  readonly at: string;
+  readonly from: string;
+  readonly to: string;
+  readonly by: string;
+  readonly gates: readonly Gate[];
+}
+
 const ALL = 1_000_000;
 
 /** Reads what was recorded. Works in every phase, also before anything is installed. */
@@ -43,15 +65,17 @@ export async function readReport(input: StatusInput): Promise<Report> {
   const { plan, store, engine } = input;
   const status = await readStatus(input);
   const recorded = status.phase !== "unknown" && (await isInstalled(store));
-  const [timeline, receipts, tables] = recorded
+  const [timeline, receipts, verified] = recorded
     ? await Promise.all([
         readEvents(store, { limit: ALL }),
         readReceipts(store, ALL),
         lastVerifiedTables(store),
       ])
     : [[], [], []];
+  const isMirrored = status.phase !== "off" && status.phase !== "done";
   const quarantine =
-    recorded && status.quarantine > 0 ? await engine.listQuarantine(status.mirror.direction) : [];
+    recorded && isMirrored ? await engine.listQuarantine(status.mirror.direction) : [];
+  const tables = verified.map((table) => reportedTable(plan, table, quarantine));
   const now = new Date();
   return {
     plan: plan.name,
@@ -61,6 +85,7 @@ export async function readReport(input: StatusInput): Promise<Report> {
     status,
     stays: staysOf(timeline, now),
     tables,
+    passages: passagesOf(timeline),
     receipts: receipts.toReversed(),
     quarantine,
     timeline,
@@ -100,6 +125,44 @@ function verdict(
         ? "Nothing is installed; the old side serves everything."
         : `In ${status.phase}, with ${status.authority} as the authority: ${verified}, nothing is in quarantine, no held write failed.`,
   };
+}
+
+function reportedTable(
+  plan: Plan,
+  table: TableVerified,
+  quarantine: readonly QuarantinedKey[],
+): ReportedTable {
+  const there = table.rows - table.missing + table.extra;
+  const counts =
+    table.direction === "forward"
+      ? { old: table.rows, new: there }
+      : { old: there, new: table.rows };
+  const rejected: Record<string, number> = {};
+  for (const { mapping, reason } of quarantine) {
+    if (targetOfMapping(plan, mapping) === table.table)
+      rejected[reason] = (rejected[reason] ?? 0) + 1;
+  }
+  return { ...table, ...counts, rejected };
+}
+
+/** The table a mapping makes; `identity` has one mapping for each, named like it. */
+function targetOfMapping({ forward, reverse }: Plan, path: string): string {
+  const mappings = [forward, reverse].flatMap((set) =>
+    set?.kind === "tables" ? set.mappings : [],
+  );
+  const found = mappings.find((mapping) => mapping.path === path);
+  return found?.target ?? path.replace(/^[^.]*\./, "");
+}
+
+function passagesOf(timeline: readonly TimelineEvent[]): Passage[] {
+  return timeline.flatMap(({ kind, at, by, detail }) => {
+    const gates = detail["gates"];
+    if (kind !== "phase" || !Array.isArray(gates)) return [];
+    const from = String(detail["from"]);
+    const to = String(detail["to"]);
+    const step = from === to ? `${to}, step ${String(detail["canary_step"])}` : to;
+    return [{ at: at.toISOString(), from, to: step, by, gates: gates as Gate[] }];
+  });
 }
 
 function staysOf(timeline: readonly TimelineEvent[], now: Date): Stay[] {

@@ -18,6 +18,7 @@ export function sectionsOf(report: Report): Section[] {
     phases(report),
     tables(report),
     receipts(report),
+    passages(report),
     gates(report),
     quarantine(report),
     timeline(report),
@@ -48,7 +49,9 @@ function tables({ tables: found, status }: Report): Section {
       "direction",
       "table",
       "copied",
-      "compared",
+      "old",
+      "new",
+      "rejected",
       "missing",
       "extra",
       "different",
@@ -59,7 +62,11 @@ function tables({ tables: found, status }: Report): Section {
       table.direction,
       table.table,
       table.direction === "forward" ? String(copied.get(table.table) ?? "") : "",
-      String(table.rows),
+      String(table.old),
+      String(table.new),
+      Object.entries(table.rejected)
+        .map(([reason, keys]) => `${keys} × ${reason}`)
+        .join("; ") || "none",
       String(table.missing),
       String(table.extra),
       String(table.different),
@@ -123,6 +130,26 @@ function gates({ status }: Report): Section {
   };
 }
 
+function passages({ passages: found }: Report): Section {
+  return {
+    title: "Gates at each step",
+    columns: ["at", "into", "by", "gate", "state", "value", "limit", "why"],
+    rows: found.flatMap(({ at, to, by, gates: passed }) =>
+      passed.map(({ name, state, value, limit, why }) => [
+        at,
+        to,
+        by,
+        name,
+        state,
+        String(value ?? ""),
+        String(limit ?? ""),
+        why ?? "",
+      ]),
+    ),
+    empty: "No step was taken through gates yet.",
+  };
+}
+
 function quarantine({ quarantine: keys }: Report): Section {
   return {
     title: "Quarantine",
@@ -149,7 +176,8 @@ function timeline({ timeline: events }: Report): Section {
       by,
       phase,
       String(epoch),
-      JSON.stringify(detail),
+      // Gates have a table of their own.
+      JSON.stringify({ ...detail, gates: undefined }),
     ]),
     empty: "Nothing was recorded yet.",
   };

@@ -9,6 +9,7 @@ import type { Plan } from "../../config/plan-types.ts";
 import { consoleFiles } from "../../switchover/console-files.ts";
 import { REJECTED, TOKENS, consoleWorld, idleConsoleWorld } from "../support/console-world.ts";
 import { withClient } from "../support/databases.ts";
+import { htmlFacts, markdownFacts, type Reported, reportOf } from "../support/report-facts.ts";
 
 const CHROMIUM = "/usr/bin/chromium";
 const installed = existsSync(CHROMIUM);
@@ -117,10 +118,13 @@ async function pictures(page: Page, name: string): Promise<void> {
   ] as const) {
     await page.setViewportSize({ width, height });
     await page.evaluate("scrollTo(0, 0)");
-    expect(
-      await page.evaluate("document.documentElement.scrollWidth - innerWidth"),
-      `${name} at ${width} px is as wide as the screen`,
-    ).toBeLessThanOrEqual(0);
+    // Charts follow the width a frame later.
+    await expect
+      .poll(() => page.evaluate<number>("document.documentElement.scrollWidth - innerWidth"), {
+        message: `${name} at ${width} px is as wide as the screen`,
+        timeout: 10_000,
+      })
+      .toBeLessThanOrEqual(0);
     for (const colorScheme of ["light", "dark"] as const) {
       await page.emulateMedia({ colorScheme });
       await page.screenshot({
@@ -227,6 +231,11 @@ describe.skipIf(!installed)(
       await phaseIs(page, "read-new");
       await idle(page);
       await pictures(page, "rolled-back");
+      const half = await expectSameFacts(browser, world.plan, "report-rolled-back");
+      expect(half.json.tables).toMatchObject([
+        { table: "items", old: 119, new: 119, rejected: { "the name is empty": 1 } },
+      ]);
+      expect(half.json.quarantine).toMatchObject([{ state: "accepted", key: [`${REJECTED}`] }]);
       await advance(page, "write-new", true);
       await click(page, "Approve…");
       await page.getByLabel("Your name").fill("Ada");
@@ -236,6 +245,31 @@ describe.skipIf(!installed)(
       await pictures(page, "done");
       await expectAccessible(page);
 
+      const { json, html } = await expectSameFacts(browser, world.plan, "report-done");
+      expect(json.stays.map(({ phase }) => phase)).toEqual([
+        "dual-write",
+        "backfill",
+        "verify",
+        "shadow",
+        "canary",
+        "read-new",
+        "write-new",
+        "read-new",
+        "write-new",
+        "done",
+      ]);
+      expect(json.receipts.map(({ kind, ok }) => `${kind} ${ok}`)).toEqual([
+        "drill true",
+        "flip true",
+        "rollback true",
+        "flip true",
+      ]);
+      const intoCanary = json.passages.find(({ to }) => to.startsWith("canary"));
+      expect(intoCanary?.gates).toContainEqual(
+        expect.objectContaining({ name: "shadow", state: "pass", limit: expect.any(String) }),
+      );
+      expect(html).not.toContain(TOKENS.approver);
+
       expect(complaints).toEqual([]);
       expect(world.writes()).toBeGreaterThan(20);
       expect(world.failedWrites()).toBe(0);
@@ -243,7 +277,7 @@ describe.skipIf(!installed)(
         client.query("select count(*)::int as n from items"),
       );
       expect(items.rows).toEqual([{ n: 119 }]);
-    });
+    }, 400_000);
 
     test("who may not act sees no actions; no way back is said and confirmed; a cut stream comes back", async () => {
       const world = await idleConsoleWorld({ reverse: undefined });
@@ -287,6 +321,45 @@ describe.skipIf(!installed)(
     });
   },
 );
+
+/** The same facts in every format; the page asks for nothing, and a browser shows all of it. */
+async function expectSameFacts(browser: Browser, plan: Plan, name: string): Promise<Reported> {
+  const report = await reportOf(plan);
+  const context = await browser.newContext({ viewport: { width: 1280, height: 900 } });
+  const page = await context.newPage();
+  const asked: string[] = [];
+  page.on("request", (request) => asked.push(request.url()));
+  page.on("console", (message) => asked.push(message.text()));
+  await page.setContent(report.html);
+  const facts = await htmlFacts(page);
+  expect(facts).toEqual(markdownFacts(report.md));
+  const { stays, tables, receipts, passages, quarantine, timeline } = report.json;
+  expect(
+    Object.fromEntries(Object.entries(facts).map(([title, rows]) => [title, rows.length])),
+  ).toMatchObject({
+    Phases: stays.length,
+    Tables: tables.length,
+    "Gates at each step": passages.flatMap(({ gates }) => gates).length,
+    ...(receipts.length === 0 ? {} : { "Receipts of flips and drills": receipts.length }),
+    ...(quarantine.length === 0 ? {} : { Quarantine: quarantine.length }),
+    Timeline: timeline.length,
+  });
+  const shown = JSON.stringify(facts);
+  for (const { at } of [...timeline, ...receipts, ...passages]) expect(shown).toContain(at);
+  for (const { gates } of passages)
+    for (const { value, why } of gates) {
+      expect(shown).toContain(String(value ?? ""));
+      expect(shown).toContain(JSON.stringify(why).slice(1, -1));
+    }
+  expect(asked).toEqual([]);
+  await page.screenshot({ path: join(OUTPUT, `${name}.png`), fullPage: true });
+  await page.setViewportSize({ width: 390, height: 844 });
+  expect(
+    await page.evaluate("document.documentElement.scrollWidth - innerWidth"),
+  ).toBeLessThanOrEqual(0);
+  await context.close();
+  return report;
+}
 
 async function click(page: Page, name: string | RegExp): Promise<void> {
   await page.getByRole("button", { name, exact: typeof name === "string" }).click();
