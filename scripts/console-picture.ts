@@ -46,6 +46,8 @@ async function take(url: string): Promise<void> {
     await page.locator(".connection", { hasText: "live" }).waitFor();
     await page.getByRole("button", { name: "All", exact: true }).click();
     await page.locator("canvas").first().waitFor();
+    // The click has scrolled there.
+    await page.evaluate("scrollTo(0, 0)");
     mkdirSync(dirname(PICTURE), { recursive: true });
     await page.screenshot({ path: PICTURE });
   } finally {

@@ -8,7 +8,8 @@ body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 75rem
 h1 { font-size: 1.6rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
 .verdict { border-left: .4rem solid; padding: .5rem 1rem; } .ok { border-color: #1a7f5a; } .not-ok { border-color: #c2410c; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-size: .85rem; }
-th, td { border-bottom: 1px solid var(--line); padding: .3rem .6rem; text-align: left; vertical-align: top; overflow-wrap: anywhere; }
+th, td { border-bottom: 1px solid var(--line); padding: .3rem .6rem; text-align: left; vertical-align: top; }
+td:first-child { white-space: nowrap; } td:last-child { overflow-wrap: anywhere; }
 th { white-space: nowrap; } meter { width: 8rem; accent-color: var(--bar); } pre { overflow-x: auto; font-size: .8rem; }`;
 
 /** One file with nothing to load: no script, no font, no image. */

@@ -1,7 +1,6 @@
-import type { Plan } from "../../config/plan-types.ts";
 import { publicPlan } from "../../config/public-plan.ts";
 import { packageVersion } from "../../config/version.ts";
-import type { Phase } from "../../config/words.ts";
+import type { Direction, Phase } from "../../config/words.ts";
 import {
   readEvents,
   readReceipts,
@@ -40,11 +39,8 @@ export interface Stay {
   readonly seconds: number;
 }
 
-/** A table as its last comparison found it. */
+/** A driving table as its last comparison found what its rows make. */
 export interface ReportedTable extends TableVerified {
-  /** Rows in old and in new; of the side that is the source: the rows that its rows make. */
-  readonly old: number;
-  readonly new: number;
   /** Keys left behind, by reason; accepted losses too. */
   readonly rejected: Readonly<Record<string, number>>;
 }
@@ -75,7 +71,7 @@ export async function readReport(input: StatusInput): Promise<Report> {
   const isMirrored = status.phase !== "off" && status.phase !== "done";
   const quarantine =
     recorded && isMirrored ? await engine.listQuarantine(status.mirror.direction) : [];
-  const tables = verified.map((table) => reportedTable(plan, table, quarantine));
+  const tables = verified.map((table) => reportedTable(table, status.mirror.direction, quarantine));
   const now = new Date();
   return {
     plan: plan.name,
@@ -127,31 +123,18 @@ function verdict(
   };
 }
 
+/** Comparisons count by driving table, and so does what was rejected. */
 function reportedTable(
-  plan: Plan,
   table: TableVerified,
+  direction: Direction,
   quarantine: readonly QuarantinedKey[],
 ): ReportedTable {
-  const there = table.rows - table.missing + table.extra;
-  const counts =
-    table.direction === "forward"
-      ? { old: table.rows, new: there }
-      : { old: there, new: table.rows };
   const rejected: Record<string, number> = {};
-  for (const { mapping, reason } of quarantine) {
-    if (targetOfMapping(plan, mapping) === table.table)
+  for (const { source_table: source, reason } of quarantine) {
+    if (table.direction === direction && source === table.table)
       rejected[reason] = (rejected[reason] ?? 0) + 1;
   }
-  return { ...table, ...counts, rejected };
-}
-
-/** The table a mapping makes; `identity` has one mapping for each, named like it. */
-function targetOfMapping({ forward, reverse }: Plan, path: string): string {
-  const mappings = [forward, reverse].flatMap((set) =>
-    set?.kind === "tables" ? set.mappings : [],
-  );
-  const found = mappings.find((mapping) => mapping.path === path);
-  return found?.target ?? path.replace(/^[^.]*\./, "");
+  return { ...table, rejected };
 }
 
 function passagesOf(timeline: readonly TimelineEvent[]): Passage[] {

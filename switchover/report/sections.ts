@@ -49,8 +49,7 @@ function tables({ tables: found, status }: Report): Section {
       "direction",
       "table",
       "copied",
-      "old",
-      "new",
+      "compared",
       "rejected",
       "missing",
       "extra",
@@ -62,8 +61,7 @@ function tables({ tables: found, status }: Report): Section {
       table.direction,
       table.table,
       table.direction === "forward" ? String(copied.get(table.table) ?? "") : "",
-      String(table.old),
-      String(table.new),
+      String(table.rows),
       Object.entries(table.rejected)
         .map(([reason, keys]) => `${keys} × ${reason}`)
         .join("; ") || "none",

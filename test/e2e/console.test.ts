@@ -233,7 +233,7 @@ describe.skipIf(!installed)(
       await pictures(page, "rolled-back");
       const half = await expectSameFacts(browser, world.plan, "report-rolled-back");
       expect(half.json.tables).toMatchObject([
-        { table: "items", old: 119, new: 119, rejected: { "the name is empty": 1 } },
+        { table: "items", rows: 119, rejected: { "the name is empty": 1 } },
       ]);
       expect(half.json.quarantine).toMatchObject([{ state: "accepted", key: [`${REJECTED}`] }]);
       await advance(page, "write-new", true);
