@@ -7,6 +7,14 @@ import type { Role } from "./role.ts";
  * requests in flight do not get old (docs/decisions/proxy-memory.md has the numbers).
  */
 export const PROXY_NODE_FLAGS = ["--max-semi-space-size=8", "--heap-growing-percent=20"] as const;
+/** What a copy leaves behind is large and dies at once: a small young generation is swept often, and gives its buffers back. */
+const BACKFILL_NODE_FLAGS = ["--max-semi-space-size=2"] as const;
+
+/** How Node runs a role. */
+export function nodeFlagsOf(role: string): readonly string[] {
+  if (role === "proxy") return PROXY_NODE_FLAGS;
+  return role === "backfill" ? BACKFILL_NODE_FLAGS : [];
+}
 
 /** The processes of a role: the sidecar may have several. */
 export function processesOf(role: Role, { proxy }: Plan): readonly string[] {
@@ -26,7 +34,7 @@ export function argsOf(
 ): readonly string[] {
   const [role = name, place] = name.split(":");
   return [
-    ...(role === "proxy" ? PROXY_NODE_FLAGS : []),
+    ...nodeFlagsOf(role),
     process.argv[1] ?? "",
     role,
     "--plan",

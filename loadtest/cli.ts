@@ -1,7 +1,7 @@
 import { type ChildProcess, execFile, spawn } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
-import { PROXY_NODE_FLAGS } from "../cli/proxy-processes.ts";
+import { nodeFlagsOf } from "../cli/proxy-processes.ts";
 
 const MAIN = fileURLToPath(new URL("../cli/main.ts", import.meta.url));
 
@@ -20,15 +20,7 @@ export function startRole(
 ): { stop(): Promise<void>; readonly pid: number } {
   const child: ChildProcess = spawn(
     process.execPath,
-    [
-      ...(role === "proxy" ? PROXY_NODE_FLAGS : []),
-      MAIN,
-      role,
-      "--plan",
-      planFile,
-      "--log-level",
-      "error",
-    ],
+    [...nodeFlagsOf(role), MAIN, role, "--plan", planFile, "--log-level", "error"],
     { stdio: ["ignore", "ignore", "inherit"] },
   );
   const exited = new Promise<void>((resolve) => child.once("exit", () => resolve()));

@@ -1,6 +1,7 @@
 import { freePort } from "../../examples/support/embedded-postgres.ts";
 import { progress, type TableProgress } from "../../store/control/chunk-ledger.ts";
 import { closeControlStore, openControlStore } from "../../store/control/open.ts";
+import { lastVerifyRun } from "../../store/control/verify-runs.ts";
 import type { Recorder } from "../bench.ts";
 import { crossfade, startRole, untilReady } from "../cli.ts";
 import { rssMb } from "../memory.ts";
@@ -48,6 +49,11 @@ export async function copyWithProduct(
     if (run.verify)
       await contest(into, `${run.name}: verify`, run.rows, async () => {
         await crossfade("verify", "--plan", file);
+        // As the copy: from its first chunk to its last, without starting the command.
+        const last = await lastVerifyRun(store, "forward");
+        if (last?.state !== "clean" || last.finishedAt === undefined)
+          throw new Error(`the comparison is ${last?.state ?? "missing"}`);
+        return last.finishedAt.getTime() - last.startedAt.getTime();
       });
     const { rows } = await execute(newUrl, `select count(*)::int as n from ${schema}.ledger`);
     const [found] = rows as { n: number }[];
