@@ -14,7 +14,7 @@ const added = (before: readonly string[], after: readonly string[]) =>
 
 test(
   "done leaves nothing on new, on old the tables aside behind their guard; the sidecar passes everything on; clean removes the rest",
-  { timeout: 90_000 },
+  { timeout: 180_000 },
   async () => {
     const { plan } = await itemsServicePlan();
     const before = {

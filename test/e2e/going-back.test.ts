@@ -28,7 +28,7 @@ const ON: RollbackOnPlan = {
   withinMs: 10_000,
   cooldownMs: 3_600_000,
 };
-const LONG = { timeout: 40_000 };
+const LONG = { timeout: 90_000 };
 
 async function world(change: Partial<Plan>) {
   const { plan: bare, failing } = await itemsServicePlan(change);
@@ -54,7 +54,7 @@ const triggers = async (store: ControlStore) =>
 
 test(
   "canary: a new app that fails is left by itself, no client sees it; once, also under another controller",
-  { timeout: 90_000 },
+  { timeout: 240_000 },
   async () => {
     const { plan, failing, store, controller, clients } = await world({
       canary: { steps: [0.9], stayMs: 0, fallback: true, fallbackAfterMs: 5_000 },
@@ -102,7 +102,7 @@ test(
 
 test(
   "write-new: it flips back by itself while an approval is pending, and what new took is there",
-  { timeout: 90_000 },
+  { timeout: 240_000 },
   async () => {
     const { plan, failing, store, clients } = await world({ approvals: { done: 1 } });
     await ask(plan, "advance", { to: "write-new", wait: true });

@@ -19,7 +19,7 @@ const PAIRS: readonly (readonly [Phase, Phase])[] = [
 
 test(
   "back and forward again under load: no request fails, every client reads its own writes, no write is lost",
-  { timeout: 120_000 },
+  { timeout: 240_000 },
   async () => {
     const { plan } = await itemsServicePlan();
     await startController(plan);
