@@ -7,10 +7,10 @@ import { mapping, SyncWorld } from "../support/sync-world.ts";
 /** Counts what is said on a session: one call is one round trip. */
 function count(client: pg.Client): () => number {
   let calls = 0;
-  const { query } = client;
+  const query = client.query.bind(client) as (...given: unknown[]) => unknown;
   client.query = ((...args: unknown[]) => {
     calls += 1;
-    return (query as (...given: unknown[]) => unknown).apply(client, args);
+    return query(...args);
   }) as typeof client.query;
   return () => calls;
 }
