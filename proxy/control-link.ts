@@ -304,8 +304,9 @@ export class ControlLink implements RoutingSource {
     if (message.t === "sidecar" && message.id !== id && message.news !== false) this.#refresh();
   }
 
-  /** Never backwards: the message and the poll overtake each other. */
+  /** Never backwards: the message and the poll overtake each other. In a gap nothing has passed, whatever was said before. */
   #pass(epoch: number, fence: bigint): void {
+    if (this.#state?.lagging === true) return;
     const { epoch: was, fence: before } = this.#passed;
     if (epoch < was || (epoch === was && fence <= before)) return;
     this.#passed = { epoch, fence };
@@ -327,6 +328,7 @@ export class ControlLink implements RoutingSource {
       lagging: gap !== undefined,
       maintenance: maintenance ?? null,
     };
+    if (gap !== undefined) this.#forgetPassed();
     this.#states.emit(this.#state);
   }
 
@@ -334,7 +336,14 @@ export class ControlLink implements RoutingSource {
     const connected = this.connected();
     if (connected === this.#connected) return;
     this.#connected = connected;
+    // There may have been a gap that was not heard of.
+    if (connected) this.#forgetPassed();
     this.#links.emit();
+  }
+
+  /** A database that went back in time counts its fences from further back again. */
+  #forgetPassed(): void {
+    this.#passed = { epoch: this.#passed.epoch, fence: 0n };
   }
 
   /** Looks for what messages tell, because messages get lost. One look at a time. */
