@@ -4,6 +4,7 @@ import type { Command } from "./command.ts";
 import { prepare } from "./prepare.ts";
 import { request } from "./request.ts";
 import { withProgress } from "./progress-bars.ts";
+import { sayingWhy } from "./waiting.ts";
 import { DRY_RUN, toOption, WAIT, type WalkCommandOptions, walkResult } from "./walk-command.ts";
 
 export const advance: Command<WalkCommandOptions> = {
@@ -41,6 +42,7 @@ writes wait for some milliseconds, none fails, and the receipt says how long the
       noWayBack: !options.wayBack,
     };
     const walk = () => request(context, "advance", args) as Promise<WalkResult>;
-    return walkResult(args.wait ? await withProgress(context, walk) : await walk(), dryRun);
+    const waited = () => withProgress(context, () => sayingWhy(context, walk));
+    return walkResult(args.wait ? await waited() : await walk(), dryRun);
   },
 };
