@@ -364,7 +364,10 @@ function shadowGate({ sidecars }: GateFacts, { shadow: limits }: GateLimits): Ga
       state: "pass",
       value,
       samples,
-      why: "both apps answer alike",
+      why:
+        mismatches === 0
+          ? "both apps answer alike"
+          : "what differs is within what the plan allows: look at it before going on",
       heals: "never",
     };
   if (mismatches <= samples * limits.mismatch) {
