@@ -61,7 +61,7 @@ try {
   };
   for (const url of Object.values(targets)) {
     await untilAnswers(url);
-    await load(url, { connections: 32, duration: options.quick ? 1 : 2 });
+    await load(url, { connections: 32, duration: options.quick ? 3 : 5 });
   }
   for (let round = 0; round < ROUNDS; round += 1) {
     for (const [name, url] of Object.entries(targets)) {

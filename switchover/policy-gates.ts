@@ -76,7 +76,20 @@ export function canaryGate(
   const sides = sumWindows(windows, windowKey(migration), "reads");
   const verdict = compareSides(sides, canary);
   const heals = verdict.state === "unknown" ? "by-waiting" : "never";
-  return { ...gate, ...verdict, samples: sides.new.requests, heals };
+  const why = verdict.state === "unknown" ? verdict.why + readsThatStay(live) : verdict.why;
+  return { ...gate, ...verdict, why, samples: sides.new.requests, heals };
+}
+
+/** Sidecars that leave reads with old, which explains why new has few; empty if none does. */
+function readsThatStay(live: GateFacts["sidecars"]): string {
+  const reasons = live.map(({ stats }) => stats.reads?.why ?? "").filter((why) => why !== "");
+  const [reason] = reasons;
+  if (reason === undefined) return "";
+  const hint =
+    reason === "other sidecars"
+      ? "none knows what a client did at another; proxy.tokens: redis or cookie tells them"
+      : reason;
+  return `; ${reasons.length} of ${live.length} sidecars leave reads with old: ${hint}`;
 }
 
 /** Undefined: the plan asks for no drill. */

@@ -43,6 +43,8 @@ export interface ReadsReport {
   readonly breaker_opened?: number;
   /** Share of clients whose reads new answers. */
   readonly share?: number;
+  /** Why that is less than phase and canary step ask for; null: it is not. */
+  readonly why?: string | null;
   readonly pinned?: number;
   /** `ok`, or why tokens cannot be kept in Redis; null: they are not. */
   readonly redis?: string | null;

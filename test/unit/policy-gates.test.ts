@@ -4,7 +4,7 @@ import { NO_COUNTS, bucketMs, bucketOf, windowKey } from "../../store/control/si
 import type { SideCounts } from "../../store/control/side-reads.ts";
 import { compareSides, quantile, sumCounts, sumWindows } from "../../switchover/compare-sides.ts";
 import type { GateFacts, GateLimits } from "../../switchover/gates.ts";
-import { drillGate, stayGate, windowGate } from "../../switchover/policy-gates.ts";
+import { canaryGate, drillGate, stayGate, windowGate } from "../../switchover/policy-gates.ts";
 
 const LIMITS = { samples: 100, errors: 0.001, p99: 1.1 };
 
@@ -16,6 +16,18 @@ function counts(requests: number, errors: number, ...latencies: number[]): SideC
     window.record("new", "read", n < errors, latencies[n % latencies.length] ?? 10);
   return window.report().reads.new;
 }
+
+test("where new has few reads, the canary gate says which sidecars leave them with old, and what to do", () => {
+  const migration = { phase: "canary", epoch: 1, readsNew: 0.5 } as GateFacts["migration"];
+  const sidecar = (why: string | null) =>
+    ({ stats: { reads: { breaker: "closed", why } } }) as GateFacts["sidecars"][number];
+  const gate = (...whys: (string | null)[]) =>
+    canaryGate(migration, whys.map(sidecar), { canary: LIMITS } as GateLimits);
+  expect(gate("other sidecars", null).why).toMatch(
+    /100 of each side are needed to say; 1 of 2 sidecars leave reads with old: .*proxy\.tokens/,
+  );
+  expect(gate(null).why).toMatch(/are needed to say$/);
+});
 
 describe("new against old", () => {
   const verdict = (old: SideCounts, next: SideCounts) => compareSides({ old, new: next }, LIMITS);
