@@ -9,7 +9,7 @@ const globalSetup = ["test/support/global-postgres.ts"];
 export default defineConfig({
   test: {
     retry: 0,
-    maxWorkers: 3,
+    maxWorkers: 2,
     projects: [
       { test: { name: "unit", include: ["test/unit/**/*.test.ts"], testTimeout: 30_000 } },
       {

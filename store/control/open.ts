@@ -66,8 +66,10 @@ export function openControlStore(
     keepAlive: true,
     types: OWN_TYPES,
   });
-  // A connection that breaks while idle is replaced by the pool; the next statement works or reports.
+  // A connection that breaks while idle is replaced by the pool; the next statement works or reports. One that breaks
+  // between two statements of somebody who has taken it reports with the second.
   pool.on("error", () => {});
+  pool.on("connect", (client) => client.on("error", () => {}));
   const schema = plan.control.schema;
   return {
     plan: plan.name,

@@ -42,6 +42,8 @@ export async function withClient<T>(
   work: (client: pg.Client) => Promise<T>,
 ): Promise<T> {
   const client = new pg.Client({ connectionString: url });
+  // A server that a test takes down may end the session after its last query.
+  client.on("error", () => {});
   await client.connect();
   try {
     return await work(client);
