@@ -9,6 +9,7 @@ import {
   startController,
 } from "../support/controller-world.ts";
 import { CuttableProxy } from "../support/cuttable-proxy.ts";
+import { readWorkers } from "../../store/control/workers.ts";
 import { withClient } from "../support/databases.ts";
 
 const GATES = {
@@ -39,6 +40,8 @@ test("new is gone: nothing moves without the word; then old takes writes, and ne
     .toEqual([{ name: "mirrored" }]);
   await expect(ask(plan, "rollback", { loseUnmirrored: true })).rejects.toThrow("new answers");
 
+  const reported = async () => (await readWorkers(store, "mirror"))[0]?.stats.direction;
+  await expect.poll(reported, { timeout: 10_000 }).toBe("reverse");
   line.cut();
   await onNew("insert into items (id, title) values (501, 'unmirrored')");
   // The controller that took over never saw new: it still does what a person asks for.

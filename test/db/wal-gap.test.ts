@@ -33,34 +33,38 @@ async function onOld<T>(
   }
 }
 
-test("a slot dropped under the mirror is a gap: every table is copied again, deletes included", async () => {
-  const plan = await itemsPlan({ feed: "wal" });
-  const { store } = await startController(plan);
-  runWorkers(plan);
-  runSidecar(plan, "s1");
-  await ask(plan, "advance", { to: "verify", wait: true });
-  await ask(plan, "pause", { what: "mirror" });
-  await onOld(plan, async (client) => {
-    // Its reader has gone, so nobody keeps the slot.
-    await expect.poll(async () => (await findSlot(client, "old"))?.activePid).toBeUndefined();
-    await client.query(
-      "update public.items set name = 'unseen' where id = 1; delete from public.items where id = 2",
+test(
+  "a slot dropped under the mirror is a gap: every table is copied again, deletes included",
+  { timeout: 180_000 },
+  async () => {
+    const plan = await itemsPlan({ feed: "wal" });
+    const { store } = await startController(plan);
+    runWorkers(plan);
+    runSidecar(plan, "s1");
+    await ask(plan, "advance", { to: "verify", wait: true });
+    await ask(plan, "pause", { what: "mirror" });
+    await onOld(plan, async (client) => {
+      // Its reader has gone, so nobody keeps the slot.
+      await expect.poll(async () => (await findSlot(client, "old"))?.activePid).toBeUndefined();
+      await client.query(
+        "update public.items set name = 'unseen' where id = 1; delete from public.items where id = 2",
+      );
+      await dropSlot(client, "old");
+    });
+    await ask(plan, "resume", { what: "mirror" });
+    const healed = async () =>
+      (await readEvents(store)).filter((event) => event.kind === "gap-healed").length > 0 &&
+      (await readMigration(store)).gap === undefined;
+    await expect.poll(healed, { timeout: 150_000, interval: 100 }).toBe(true);
+    expect(await rowsOf(plan, "new")).toEqual(await rowsOf(plan, "old"));
+    await withClient(plan.old.database, (client) =>
+      client.query("update items set name = 'seen' where id = 3"),
     );
-    await dropSlot(client, "old");
-  });
-  await ask(plan, "resume", { what: "mirror" });
-  const healed = async () =>
-    (await readEvents(store)).filter((event) => event.kind === "gap-healed").length > 0 &&
-    (await readMigration(store)).gap === undefined;
-  await expect.poll(healed, { timeout: 50_000, interval: 100 }).toBe(true);
-  expect(await rowsOf(plan, "new")).toEqual(await rowsOf(plan, "old"));
-  await withClient(plan.old.database, (client) =>
-    client.query("update items set name = 'seen' where id = 3"),
-  );
-  await expect
-    .poll(async () => (await rowsOf(plan, "new"))[1], { timeout: 10_000 })
-    .toMatchObject({ id: 3, name: "seen" });
-});
+    await expect
+      .poll(async () => (await rowsOf(plan, "new"))[1], { timeout: 10_000 })
+      .toMatchObject({ id: 3, name: "seen" });
+  },
+);
 
 test("WAL beyond the limit: the mirror is paused, the slot is dropped, and status says why", async () => {
   const made = await itemsPlan({ feed: "wal" });
