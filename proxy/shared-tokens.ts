@@ -3,7 +3,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { messageOf } from "../config/errors.ts";
 import type { Log } from "../config/lifecycle.ts";
 import { currentGeneration, look, mark } from "../store/redis/client-tokens.ts";
-import type { TokenPlace } from "../store/redis/client-tokens.ts";
+import type { Mark, TokenPlace } from "../store/redis/client-tokens.ts";
 import { closeRedis, openRedis } from "../store/redis/open.ts";
 import type { Redis } from "../store/redis/open.ts";
 import { hasPassed } from "./causal-cookies.ts";
@@ -79,6 +79,10 @@ export class SharedTokens {
   /** Keys whose token of ours is open, with the fence that is to replace it. */
   readonly #open = new Map<string, Open>();
   readonly #held = new Set<Held>();
+  /** What is to take the place of tokens that were sent, where that Redis was given up meanwhile. */
+  #owed: (() => Promise<unknown>)[] = [];
+  /** Where this connection has sent tokens last. */
+  #sentTo: TokenPlace | undefined;
   #epoch = -1;
   readonly #bound = new WeakMap<Fence, Set<string>>();
   #marks = 0;
@@ -93,7 +97,10 @@ export class SharedTokens {
     this.#doubt = options.source.pledge(NOTHING);
     this.#redis = openRedis(options.url, options.log);
     this.#redis.on("ready", () => void this.#adopt());
-    this.#redis.on("close", () => this.#lose("not connected"));
+    this.#redis.on("close", () => {
+      this.#lose("not connected");
+      this.#forgetOwed();
+    });
     this.#check = setInterval(() => void this.#adopt(), CHECK_MS);
   }
 
@@ -151,7 +158,7 @@ export class SharedTokens {
         if (performance.now() - held.storedAt > this.#ttlMs / 3) void this.#storeHeld(held);
       },
       end: () => {
-        if (this.#held.delete(held)) void this.#mark(keys, held.field, undefined);
+        if (this.#held.delete(held)) this.#replace(keys, held.field, undefined);
       },
     };
   }
@@ -230,8 +237,31 @@ export class SharedTokens {
     fence.whenWritten(({ side, epoch, fence: id }) => {
       const last = [...bound].filter((key) => this.#open.get(key)?.fence === fence);
       for (const key of last) this.#open.delete(key);
-      if (last.length > 0) void this.#mark(last, this.#holder, `${epoch}.${id}.${side}`);
+      if (last.length > 0) this.#replace(last, this.#holder, `${epoch}.${id}.${side}`);
     });
+  }
+
+  /**
+   * Puts something in the place of a token. That one would bind for its whole life; so where this Redis is not trusted for a moment, it
+   * follows as soon as it is. On the same connection only: there it comes after what was sent before.
+   */
+  #replace(keys: readonly string[], field: string, value: string | undefined): void {
+    if (this.#place !== undefined) {
+      void this.#mark(keys, field, value);
+    } else if (this.#sentTo !== undefined) {
+      const said = this.#said(keys, field, value);
+      const place = this.#sentTo;
+      this.#owed.push(() => mark(this.#redis, place, said));
+    }
+  }
+
+  #forgetOwed(): void {
+    this.#owed = [];
+    this.#sentTo = undefined;
+  }
+
+  async #payOwed(): Promise<void> {
+    await Promise.all(this.#owed.splice(0).map((say) => say()));
   }
 
   /** What stands for everything until then: no fence is known yet. */
@@ -248,10 +278,8 @@ export class SharedTokens {
   ): Promise<boolean> {
     const place = this.#place;
     if (place === undefined) return false;
-    const hashed = keys.map((key) => this.#hashed(key));
-    const done = await this.#inTime(
-      mark(this.#redis, place, { keys: hashed, field, value, ttlMs }),
-    );
+    const said = this.#said(keys, field, value, ttlMs);
+    const done = await this.#inTime(mark(this.#redis, place, said));
     if (done === false) this.#lose("flushed");
     return done === true && this.#place === place;
   }
@@ -299,6 +327,8 @@ export class SharedTokens {
       await this.#adoptInTime();
     } catch (error) {
       this.#lose(messageOf(error));
+      // It may be like that for long: what stands there ends with its life.
+      this.#forgetOwed();
     } finally {
       this.#adopting = false;
     }
@@ -317,20 +347,26 @@ export class SharedTokens {
     }
     this.#holder = crypto.randomUUID().slice(0, 8);
     const place = { prefix, generation };
-    for (const { keys, field } of this.#held) {
-      const hashed = keys.map((key) => this.#hashed(key));
-      await mark(this.#redis, place, {
-        keys: hashed,
-        field,
-        value: this.#openValue(),
-        ttlMs: this.#ttlMs,
-      });
-    }
+    this.#sentTo = place;
+    for (const { keys, field } of this.#held)
+      await mark(this.#redis, place, this.#said(keys, field, this.#openValue()));
+    await this.#payOwed();
+    // What came meanwhile is sent before anything of the new place.
+    this.#payOwed().catch((error: unknown) => this.#lose(messageOf(error)));
     this.#place = place;
     this.#why = undefined;
     source.pledge(`redis:${generation}`);
     await this.tellEpoch();
     onChange();
+  }
+
+  #said(
+    keys: readonly string[],
+    field: string,
+    value: string | undefined,
+    ttlMs = this.#ttlMs,
+  ): Mark {
+    return { keys: keys.map((key) => this.#hashed(key)), field, value, ttlMs };
   }
 
   /** No identity leaves this process, not even as a hash that others could make too. */
