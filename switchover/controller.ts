@@ -243,12 +243,13 @@ export class Controller {
       try {
         await own(this.#execution(lead, signal, "controller"));
       } catch (error) {
+        // What made way for a command goes on right after it.
+        if (signal.aborted) return;
         this.#ownWorkAfter = performance.now() + AGAIN_MS;
-        if (!signal.aborted)
-          this.#options.log.warn(
-            { err: error },
-            `controller: ${migration.phase}: ${messageOf(error)}`,
-          );
+        this.#options.log.warn(
+          { err: error },
+          `controller: ${migration.phase}: ${messageOf(error)}`,
+        );
       }
     });
   }

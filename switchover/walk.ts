@@ -199,18 +199,11 @@ export async function passGates(
     const migration = await readMigration(store);
     // While this waits nobody else does the controller's own work.
     if (options.wait && migration.gap !== undefined && !migration.paused.mirror)
-      await healGap(execution, migration).catch((error: unknown) => {
-        // It was reported again meanwhile: everything is copied once more.
-        if (signal.aborted || !isStale(error)) throw error;
-      });
+      await healGap(execution, migration);
     else if (options.wait && blocking.every((gate) => gate.heals === "by-verify"))
       await verifyUntilClean(execution);
     else await sleep(POLL_MS, signal);
   }
-}
-
-function isStale(error: unknown): boolean {
-  return error instanceof CrossfadeError && error.code === "STALE";
 }
 
 function mayWait(blocking: readonly GateResult[], wait: boolean, waitedMs: number): boolean {

@@ -25,6 +25,10 @@ export interface Migration {
   readonly throttle: Readonly<Record<string, number>>;
   /** Why the mirror found that a database went back in time; no fence counts and all reads go to the authority. */
   readonly gap: string | undefined;
+  /** How often a gap was reported: what was copied for an earlier report does not make good what a later one missed. */
+  readonly gapReport: number;
+  /** The report for which every table was cut into chunks anew, in the direction of now; they may not be copied yet. */
+  readonly gapPlanned: number;
   /** write-new without a reverse mapping was confirmed. */
   readonly noWayBack: boolean;
   /** What writes are answered with: maintenance is on. */
@@ -58,6 +62,7 @@ export interface MigrationChange {
   readonly paused?: Partial<Paused>;
   readonly throttle?: Readonly<Record<string, number>>;
   readonly gap?: string | null;
+  readonly gapPlanned?: number;
   readonly noWayBack?: boolean;
   readonly maintenance?: string | null;
 }
@@ -68,6 +73,8 @@ export interface MigrationExpectation {
   readonly epoch: number;
   /** Also compare the version: for changes that depend on more than phase and epoch. */
   readonly version?: number;
+  /** Also compare how often a gap was reported. */
+  readonly gapReport?: number;
 }
 
 interface Row {
@@ -86,6 +93,8 @@ interface Row {
   paused_mirror: boolean;
   throttle: Record<string, number>;
   gap: string | null;
+  gap_report: number;
+  gap_planned: number;
   no_way_back: boolean;
   maintenance: string | null;
   phase_since: Date;
@@ -94,7 +103,7 @@ interface Row {
 
 const COLUMNS = `plan, phase, authority, epoch, reads_new, canary_step, salt, hold_attempt, last_attempt,
   (extract(epoch from hold_until - clock_timestamp()) * 1000)::float8 as hold_ms,
-  (extract(epoch from clock_timestamp()) * 1000)::float8 as at_ms, paused_backfill, paused_mirror, throttle, gap, no_way_back, maintenance,
+  (extract(epoch from clock_timestamp()) * 1000)::float8 as at_ms, paused_backfill, paused_mirror, throttle, gap, gap_report, gap_planned, no_way_back, maintenance,
   phase_since, version`;
 
 /**
@@ -156,10 +165,12 @@ export async function changeMigration(
          paused_mirror = coalesce($10, paused_mirror),
          throttle = coalesce($11, throttle),
          gap = case when $12 then $13 else gap end,
+         gap_report = case when $13 is null then gap_report else gap_report + 1 end,
+         gap_planned = case when $5 is distinct from authority and $5 is not null then 0 else coalesce($18, gap_planned) end,
          no_way_back = coalesce($14, no_way_back),
          maintenance = case when $16 then $17 else maintenance end,
          version = version + 1
-       where phase = $1 and epoch = $2 and version = coalesce($3, version)
+       where phase = $1 and epoch = $2 and version = coalesce($3, version) and gap_report = coalesce($19, gap_report)
        returning ${COLUMNS})
      select changed.*, pg_notify($15, ${STATE_NEWS}) from changed`,
     parameters(store, expected, change),
@@ -242,6 +253,8 @@ function parameters(
     store.channel,
     change.maintenance !== undefined,
     change.maintenance ?? null,
+    change.gapPlanned ?? null,
+    expected.gapReport ?? null,
   ];
 }
 
@@ -284,6 +297,8 @@ function toMigration(row: Row, asked: number): Migration {
     paused: { backfill: row.paused_backfill, mirror: row.paused_mirror },
     throttle: row.throttle,
     gap: row.gap ?? undefined,
+    gapReport: row.gap_report,
+    gapPlanned: row.gap_planned,
     noWayBack: row.no_way_back,
     maintenance: row.maintenance ?? undefined,
     phaseSince: row.phase_since,

@@ -300,4 +300,10 @@ const MIGRATIONS: readonly ((store: ControlStore) => string)[] = [
     alter table ${store.table("migration")} add column maintenance text;
     alter table ${store.table("verify_run")} add column round_trip jsonb;
   `,
+  // Which report of a gap is being made good, and whether its chunks are planned.
+  (store) => `
+    alter table ${store.table("migration")} add column gap_report int not null default 0,
+      add column gap_planned int not null default 0;
+    update ${store.table("migration")} set gap_report = 1 where gap is not null;
+  `,
 ];

@@ -101,3 +101,37 @@ test("a gap that is found while `advance --wait` waits is healed by it", async (
   expect((await readMigration(store)).gap).toBeUndefined();
   expect(await rowsOf(plan, "new")).toEqual(await rowsOf(plan, "old"));
 });
+
+test("a gap that is reported again is copied again; nothing else begins it anew", async () => {
+  const plan = await itemsPlan({});
+  const { store } = await startController(plan);
+  runWorkers(plan);
+  runSidecar(plan, "s1");
+  await ask(plan, "advance", { to: "verify", wait: true });
+  await ask(plan, "pause", { what: "backfill" });
+  const { phase, epoch } = await readMigration(store);
+  const report = () => setMigration(store, { phase, epoch }, { gap: "the new database went back" });
+  const plans = async () => {
+    const { rows } = await store.pool.query<{ plans: string }>(
+      `select max(plan_version) as plans from ${store.table("chunk")}`,
+    );
+    return Number(rows[0]?.plans);
+  };
+  const copied = await plans();
+  await report();
+  await expect.poll(plans, { timeout: 20_000 }).toBe(copied + 1);
+  await report();
+  await expect.poll(plans, { timeout: 20_000 }).toBe(copied + 2);
+  await expect
+    .poll(() => readMigration(store), { timeout: 20_000 })
+    .toMatchObject({ gapReport: 2, gapPlanned: 2 });
+  // The controller's own work yields to a command, goes on after it, and does not mind what is tuned.
+  await expect(ask(plan, "advance", { to: "shadow" })).rejects.toThrow(/gap/);
+  await ask(plan, "tune", { key: "workers", value: 1 });
+  await ask(plan, "resume", { what: "backfill" });
+  await expect
+    .poll(async () => (await readMigration(store)).gap, { timeout: 30_000 })
+    .toBeUndefined();
+  expect(await plans()).toBe(copied + 2);
+  expect(await rowsOf(plan, "new")).toEqual(await rowsOf(plan, "old"));
+});

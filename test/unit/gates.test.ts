@@ -108,6 +108,8 @@ const GOOD: GateFacts = {
     paused: { backfill: false, mirror: false },
     throttle: {},
     gap: undefined,
+    gapReport: 0,
+    gapPlanned: 0,
     noWayBack: false,
     maintenance: undefined,
     read: { asked: 0, at: 0 },
