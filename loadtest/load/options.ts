@@ -4,6 +4,7 @@ import { messageOf } from "../../config/errors.ts";
 import { isPhase, type Phase, PHASES } from "../../config/words.ts";
 import type { LoadRequest } from "./cannon.ts";
 import type { Strength } from "./measure.ts";
+import { wholeNumber } from "../whole-number.ts";
 
 export interface LoadOptions extends Strength {
   /** In the order of the migration. */
@@ -103,10 +104,10 @@ function program(): Command {
 Without --target it starts the ColonyCraft example on throw-away databases and walks it through the phases.
 Exit codes: 0 measured (and within the budget), 1 failed or over the budget, 2 the command line or the budget file does not hold.`,
     )
-    .option("--rounds <n>", "rounds of each measurement (default: 3)", count(1, 100))
-    .option("--seconds <n>", "seconds of one measurement (default: 5)", count(1, 3_600))
-    .option("--rate <n>", "requests per second of the fixed rate", count(1, 100_000), 200)
-    .option("--connections <n>", "connections of the load", count(1, 10_000), 20)
+    .option("--rounds <n>", "rounds of each measurement (default: 3)", wholeNumber(1, 100))
+    .option("--seconds <n>", "seconds of one measurement (default: 5)", wholeNumber(1, 3_600))
+    .option("--rate <n>", "requests per second of the fixed rate", wholeNumber(1, 100_000), 200)
+    .option("--connections <n>", "connections of the load", wholeNumber(1, 10_000), 20)
     .option("--phases <a,b>", `only these, of ${PHASES.join(", ")} (default: all)`, phaseList)
     .option("--quick", "1 round of 1 second, in off, read-new and write-new", false)
     .option("--json", "one JSON document on stdout, everything else on stderr", false)
@@ -127,15 +128,6 @@ Exit codes: 0 measured (and within the budget), 1 failed or over the budget, 2 t
     .exitOverride((error) => {
       throw Object.assign(error, { exitCode: error.exitCode === 0 ? 0 : 2 });
     });
-}
-
-function count(min: number, max: number): (text: string) => number {
-  return (text) => {
-    const value = Number(text);
-    if (!Number.isInteger(value) || value < min || value > max)
-      throw new InvalidArgumentError(`Expected a whole number from ${min} to ${max}.`);
-    return value;
-  };
 }
 
 function phaseList(text: string): Phase[] {

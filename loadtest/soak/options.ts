@@ -1,4 +1,5 @@
-import { Command, InvalidArgumentError } from "commander";
+import { Command } from "commander";
+import { wholeNumber } from "../whole-number.ts";
 
 export interface SoakOptions {
   readonly minutes: number;
@@ -15,8 +16,8 @@ export function soakOptions(argv: readonly string[]): SoakOptions {
 fro: requests whose clients read back what they wrote, WebSockets, uploads and event streams go on meanwhile (docs/loadtest.md).
 Exit codes: 0 nothing failed, nothing was lost and the sidecar's memory is flat, 1 otherwise, 2 the command line does not hold.`,
     )
-    .option("--minutes <n>", "how long to flip", count(1, 10_080), 10)
-    .option("--flip-every <seconds>", "time between two flips", count(1, 3_600), 20)
+    .option("--minutes <n>", "how long to flip", wholeNumber(1, 10_080), 10)
+    .option("--flip-every <seconds>", "time between two flips", wholeNumber(1, 3_600), 20)
     .option("--json", "one JSON document on stdout, everything else on stderr", false)
     .exitOverride((error) => {
       throw Object.assign(error, { exitCode: error.exitCode === 0 ? 0 : 2 });
@@ -30,13 +31,4 @@ Exit codes: 0 nothing failed, nothing was lost and the sidecar's memory is flat,
       { exitCode: 2 },
     );
   return options;
-}
-
-function count(min: number, max: number): (text: string) => number {
-  return (text) => {
-    const value = Number(text);
-    if (!Number.isInteger(value) || value < min || value > max)
-      throw new InvalidArgumentError(`Expected a whole number from ${min} to ${max}.`);
-    return value;
-  };
 }

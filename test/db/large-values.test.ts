@@ -1,25 +1,9 @@
-import { afterEach, expect, test } from "vitest";
-import type { MappingPlan } from "../../config/plan-types.ts";
+import { expect, onTestFinished, test } from "vitest";
 import { compareKeys } from "../../store/postgres/compare.ts";
 import { groupKeys } from "../../store/postgres/key-groups.ts";
 import type { Driver } from "../../store/postgres/mapping.ts";
-import { createDatabasePair, withClient } from "../support/databases.ts";
+import { follow, openPair, rows } from "../support/followed-pair.ts";
 import { mapping, SyncWorld } from "../support/sync-world.ts";
-
-const worlds: SyncWorld[] = [];
-afterEach(async () => {
-  for (const world of worlds.splice(0)) await world.close();
-});
-
-async function openPair(
-  oldSql: string,
-  newSql: string,
-): Promise<{ oldUrl: string; newUrl: string }> {
-  const urls = await createDatabasePair();
-  await withClient(urls.oldUrl, (client) => client.query(oldSql));
-  await withClient(urls.newUrl, (client) => client.query(newSql));
-  return urls;
-}
 
 /** The only driving table of a world. */
 function driverOf({ engine }: SyncWorld): Driver {
@@ -27,18 +11,6 @@ function driverOf({ engine }: SyncWorld): Driver {
   if (driver === undefined) throw new Error("no driver");
   return driver;
 }
-
-async function follow(
-  urls: { oldUrl: string; newUrl: string },
-  forward: readonly MappingPlan[],
-): Promise<SyncWorld> {
-  const world = await SyncWorld.open({ ...urls, forward });
-  worlds.push(world);
-  return world;
-}
-
-const rows = async (client: SyncWorld["old"], sql: string) =>
-  (await client.query({ text: sql, rowMode: "array" })).rows;
 
 /** Text of `megabytes` that compresses away, so that the servers have little to do with it. */
 const large = (megabytes: number) => `repeat('crossfade ', ${megabytes * 104_858})`;
@@ -52,7 +24,7 @@ test.for(["forward", "reverse"] as const)("%s: a row with 50 MB is followed", as
   const urls = await openPair(schema, schema);
   const mappings = [mapping("t", "t")];
   const world = await SyncWorld.open({ ...urls, forward: mappings, reverse: mappings }, direction);
-  worlds.push(world);
+  onTestFinished(() => world.close());
   const [from, to] = direction === "forward" ? [world.old, world.new] : [world.new, world.old];
   await from.query(`insert into t values (1, ${value})`);
   await world.drain();

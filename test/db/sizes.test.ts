@@ -1,35 +1,7 @@
-import { afterEach, expect, test } from "vitest";
+import { expect, test } from "vitest";
 import { validatePlan } from "../../cli/validate.ts";
-import type { MappingPlan } from "../../config/plan-types.ts";
-import { createDatabasePair, withClient } from "../support/databases.ts";
-import { mapping, SyncWorld, testPlan } from "../support/sync-world.ts";
-
-const worlds: SyncWorld[] = [];
-afterEach(async () => {
-  for (const world of worlds.splice(0)) await world.close();
-});
-
-async function openPair(
-  oldSql: string,
-  newSql: string,
-): Promise<{ oldUrl: string; newUrl: string }> {
-  const urls = await createDatabasePair();
-  await withClient(urls.oldUrl, (client) => client.query(oldSql));
-  await withClient(urls.newUrl, (client) => client.query(newSql));
-  return urls;
-}
-
-async function follow(
-  urls: { oldUrl: string; newUrl: string },
-  forward: readonly MappingPlan[],
-): Promise<SyncWorld> {
-  const world = await SyncWorld.open({ ...urls, forward });
-  worlds.push(world);
-  return world;
-}
-
-const rows = async (client: SyncWorld["old"], sql: string) =>
-  (await client.query({ text: sql, rowMode: "array" })).rows;
+import { follow, openPair, rows } from "../support/followed-pair.ts";
+import { mapping, testPlan } from "../support/sync-world.ts";
 
 test("a table of 1,600 columns is followed", async () => {
   const columns = Array.from({ length: 1_599 }, (_, i) => `c${i} bool`).join(", ");
