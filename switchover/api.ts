@@ -9,6 +9,8 @@ import { readEvents, readEventsAfter, readReceipts } from "../store/control/hist
 import type { Listener } from "../store/control/listen.ts";
 import { readMigration } from "../store/control/migration.ts";
 import type { ControlStore } from "../store/control/open.ts";
+import { SERIES_RANGES, readSeries } from "../store/control/series.ts";
+import type { SeriesRange } from "../store/control/series.ts";
 import { readSidecars } from "../store/control/sidecars.ts";
 import { activeDirection } from "./gates.ts";
 import { ApiAccess, isLoopback, roleFor } from "./api-access.ts";
@@ -21,8 +23,7 @@ import { renderSidecarMetrics } from "./sidecar-metrics.ts";
 import { openApiDocument } from "./openapi.ts";
 import { REQUESTS } from "./requests.ts";
 import type { RequestKind } from "./requests.ts";
-import { SERIES_RANGES, Series, sampleSeries } from "./series.ts";
-import type { SeriesRange } from "./series.ts";
+import { sampleSeries } from "./series.ts";
 import { readStatus } from "./status.ts";
 import { parseTokens } from "../config/operator-tokens.ts";
 import type { ApiToken } from "../config/operator-tokens.ts";
@@ -53,12 +54,11 @@ export async function startApi(options: ApiOptions): Promise<Api> {
       },
     );
   }
-  const series = new Series();
-  const server = buildApi(options, tokens, series);
+  const server = buildApi(options, tokens);
   try {
     const url = await server.listen({ host, port });
     const ending = new AbortController();
-    const sampling = sampleSeries(options, series, ending.signal);
+    const sampling = sampleSeries(options, ending.signal);
     const close = async () => {
       ending.abort();
       await Promise.all([sampling, server.close()]);
@@ -75,11 +75,7 @@ export async function startApi(options: ApiOptions): Promise<Api> {
 }
 
 /** The routes, without listening: tests inject requests. */
-export function buildApi(
-  options: ApiOptions,
-  tokens: readonly ApiToken[],
-  series = new Series(),
-): FastifyInstance {
+export function buildApi(options: ApiOptions, tokens: readonly ApiToken[]): FastifyInstance {
   const server = fastify({ logger: false, bodyLimit: 64 * 1024, forceCloseConnections: true });
   server.setErrorHandler((error, _, reply) => sendError(reply, error));
   const access = new ApiAccess(tokens, options.store, options.log);
@@ -143,7 +139,7 @@ export function buildApi(
     name: access.caller(request).name ?? null,
   }));
   server.get<{ Querystring: { range?: string } }>("/v1/series", viewer, ({ query }) =>
-    series.read(seriesRange(query.range ?? "recent")),
+    readSeries(store, seriesRange(query.range ?? "recent")),
   );
   serveConsole(server);
   for (const kind of Object.keys(REQUESTS) as RequestKind[]) {

@@ -2,7 +2,7 @@ import { z } from "zod";
 import { roleFor } from "./api-access.ts";
 import { REQUESTS } from "./requests.ts";
 import type { RequestKind } from "./requests.ts";
-import { SERIES_RANGES } from "./series.ts";
+import { SERIES_RANGES } from "../store/control/series.ts";
 
 /** What each command does, for the document. */
 const SUMMARIES: Readonly<Record<Exclude<RequestKind, "clean">, string>> = {

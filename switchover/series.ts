@@ -6,124 +6,20 @@ import { SIDES } from "../config/words.ts";
 import type { SidecarStats } from "../proxy/stats-types.ts";
 import type { ControlStore } from "../store/control/open.ts";
 import { isInstalled } from "../store/control/schema.ts";
+import { SAMPLE_S, addPoint } from "../store/control/series.ts";
+import type { SeriesPoint, SideTraffic } from "../store/control/series.ts";
 import { readSidecars } from "../store/control/sidecars.ts";
 import { readWorkers } from "../store/control/workers.ts";
 import { FRESH_MS } from "./gates.ts";
 
-/**
- * What the console's charts show: a bounded memory of this process, made from the heartbeats of the others. The last
- * minutes are kept as they were seen; for the whole migration neighbouring points are joined whenever there are too many.
- */
+/** What charts show, made from the heartbeats of the others and recorded in the control store. */
 
-/** What clients of one side saw since the point before. null: nobody reported, or nothing was asked. */
-export interface SideTraffic {
-  readonly requests_per_s: number | null;
-  readonly errors_per_s: number | null;
-  readonly p50_ms: number | null;
-  readonly p99_ms: number | null;
+function mean(values: readonly number[]): number | null {
+  return values.length === 0 ? null : values.reduce((sum, value) => sum + value, 0) / values.length;
 }
 
-export interface SeriesPoint {
-  /** Unix time, seconds. */
-  readonly at: number;
-  readonly lag_ms: number | null;
-  readonly keys_per_s: number | null;
-  readonly old: SideTraffic;
-  readonly new: SideTraffic;
-}
-
-type Column = readonly (number | null)[];
-
-/** As columns: what a chart draws, and small on the wire. */
-export interface SeriesDocument {
-  readonly at: readonly number[];
-  readonly lag_ms: Column;
-  readonly keys_per_s: Column;
-  readonly old: Readonly<Record<keyof SideTraffic, Column>>;
-  readonly new: Readonly<Record<keyof SideTraffic, Column>>;
-}
-
-export const SERIES_RANGES = ["recent", "all"] as const;
-export type SeriesRange = (typeof SERIES_RANGES)[number];
-
-const SAMPLE_MS = 2_000;
-/** Five minutes and a little more. */
-const RECENT_POINTS = 180;
-const ALL_POINTS = 1_000;
-
-/** The two rings. */
-export class Series {
-  #recent: SeriesPoint[] = [];
-  #all: SeriesPoint[] = [];
-  /** How many samples one point of `all` stands for; doubles whenever the ring is full. */
-  #perPoint = 1;
-  #pending: SeriesPoint[] = [];
-
-  add(point: SeriesPoint): void {
-    this.#recent.push(point);
-    if (this.#recent.length > RECENT_POINTS) this.#recent.shift();
-    this.#pending.push(point);
-    if (this.#pending.length < this.#perPoint) return;
-    this.#all.push(joinPoints(this.#pending));
-    this.#pending = [];
-    if (this.#all.length < ALL_POINTS) return;
-    const joined: SeriesPoint[] = [];
-    for (let i = 0; i < this.#all.length; i += 2)
-      joined.push(joinPoints(this.#all.slice(i, i + 2)));
-    this.#all = joined;
-    this.#perPoint *= 2;
-  }
-
-  read(range: SeriesRange): SeriesDocument {
-    return columns(range === "recent" ? this.#recent : this.#all);
-  }
-}
-
-/** Rates become their mean, latencies and lag their worst: joining must not hide a spike. */
-function joinPoints(points: readonly SeriesPoint[]): SeriesPoint {
-  const side = (which: Side): SideTraffic => ({
-    requests_per_s: mean(points.map((point) => point[which].requests_per_s)),
-    errors_per_s: mean(points.map((point) => point[which].errors_per_s)),
-    p50_ms: worst(points.map((point) => point[which].p50_ms)),
-    p99_ms: worst(points.map((point) => point[which].p99_ms)),
-  });
-  return {
-    at: points.at(-1)?.at ?? 0,
-    lag_ms: worst(points.map((point) => point.lag_ms)),
-    keys_per_s: mean(points.map((point) => point.keys_per_s)),
-    old: side("old"),
-    new: side("new"),
-  };
-}
-
-function columns(points: readonly SeriesPoint[]): SeriesDocument {
-  const side = (which: Side) => ({
-    requests_per_s: points.map((point) => point[which].requests_per_s),
-    errors_per_s: points.map((point) => point[which].errors_per_s),
-    p50_ms: points.map((point) => point[which].p50_ms),
-    p99_ms: points.map((point) => point[which].p99_ms),
-  });
-  return {
-    at: points.map((point) => point.at),
-    lag_ms: points.map((point) => point.lag_ms),
-    keys_per_s: points.map((point) => point.keys_per_s),
-    old: side("old"),
-    new: side("new"),
-  };
-}
-
-function known(values: Column): number[] {
-  return values.filter((value) => value !== null);
-}
-
-function mean(values: Column): number | null {
-  const all = known(values);
-  return all.length === 0 ? null : round(all.reduce((sum, value) => sum + value, 0) / all.length);
-}
-
-function worst(values: Column): number | null {
-  const all = known(values);
-  return all.length === 0 ? null : Math.max(...all);
+function worst(values: readonly number[]): number | null {
+  return values.length === 0 ? null : Math.max(...values);
 }
 
 function round(value: number): number {
@@ -141,6 +37,8 @@ export interface Heartbeats {
   readonly sidecars: readonly {
     readonly id: string;
     readonly traffic: SidecarStats["traffic"];
+    /** Share of clients whose reads new answers there; undefined: it did not say. */
+    readonly share: number | undefined;
   }[];
 }
 
@@ -176,6 +74,7 @@ export function pointBetween(before: Heartbeats | undefined, now: Heartbeats): S
       mirror === undefined || mirrorBefore === undefined
         ? null
         : rate(grownBy(mirrorBefore.keys, mirror.keys)),
+    reads_new: mean(now.sidecars.flatMap(({ share }) => (share === undefined ? [] : [share]))),
     old: side("old"),
     new: side("new"),
   };
@@ -198,7 +97,6 @@ function grownBy(earlier: number | undefined, now: number): number {
 /** Samples until the signal. An unreachable control store leaves a hole in the charts, nothing else. */
 export async function sampleSeries(
   { store, log }: { readonly store: ControlStore; readonly log: Log },
-  series: Series,
   signal: AbortSignal,
 ): Promise<void> {
   let before: Heartbeats | undefined;
@@ -206,13 +104,13 @@ export async function sampleSeries(
     try {
       const now = await readHeartbeats(store);
       if (now !== undefined && (now.mirror !== undefined || now.sidecars.length > 0))
-        series.add(pointBetween(before, now));
+        await addPoint(store, pointBetween(before, now));
       before = now;
     } catch (error) {
       before = undefined;
       log.debug({ err: error }, `charts: ${messageOf(error)}`);
     }
-    await sleep(SAMPLE_MS, undefined, { signal, ref: false }).catch(() => {});
+    await sleep(SAMPLE_S * 1000, undefined, { signal, ref: false }).catch(() => {});
   }
 }
 
@@ -235,7 +133,7 @@ async function readHeartbeats(store: ControlStore): Promise<Heartbeats | undefin
           },
     sidecars: sidecars
       .filter(({ seenMs }) => seenMs <= FRESH_MS)
-      .map(({ id, stats }) => ({ id, traffic: trafficOf(stats) })),
+      .map(({ id, stats }) => ({ id, traffic: trafficOf(stats), share: stats.reads?.share })),
   };
 }
 

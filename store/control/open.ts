@@ -36,6 +36,7 @@ export const CONTROL_TABLES = [
   "verify_run",
   "verify_chunk",
   "pace",
+  "series",
   "control_version",
 ] as const;
 export type ControlTable = (typeof CONTROL_TABLES)[number];

@@ -306,4 +306,21 @@ const MIGRATIONS: readonly ((store: ControlStore) => string)[] = [
       add column gap_planned int not null default 0;
     update ${store.table("migration")} set gap_report = 1 where gap is not null;
   `,
+  // What charts show, for the whole migration.
+  (store) => `
+    create table ${store.table("series")} (
+      at bigint primary key,
+      samples int not null default 1,
+      lag_ms double precision,
+      keys_per_s double precision,
+      reads_new double precision,
+      old_requests_per_s double precision,
+      old_errors_per_s double precision,
+      old_p50_ms double precision,
+      old_p99_ms double precision,
+      new_requests_per_s double precision,
+      new_errors_per_s double precision,
+      new_p50_ms double precision,
+      new_p99_ms double precision);
+  `,
 ];

@@ -1,7 +1,7 @@
 import { useEffect, useRef } from "preact/hooks";
 import { signal } from "@preact/signals";
 import uPlot from "uplot";
-import type { SeriesDocument } from "../series.ts";
+import type { SeriesDocument } from "../../store/control/series.ts";
 import { Card } from "./explain.tsx";
 import { range, series } from "./state.ts";
 

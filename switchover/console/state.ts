@@ -2,7 +2,7 @@ import { computed, effect, signal } from "@preact/signals";
 import type { ApiRole } from "../../config/operator-tokens.ts";
 import type { Receipt } from "../../store/control/history.ts";
 import type { QuarantinedKey } from "../engine.ts";
-import type { SeriesDocument, SeriesRange } from "../series.ts";
+import type { SeriesDocument, SeriesRange } from "../../store/control/series.ts";
 import type { Status } from "../status.ts";
 import { ApiError, follow, get, token } from "./api.ts";
 import type { StreamEvent } from "./api.ts";
@@ -116,8 +116,14 @@ export async function refreshQuarantine(): Promise<void> {
 
 async function refreshSeries(): Promise<void> {
   await guarded(async () => {
-    series.value = await get<SeriesDocument>(`v1/series?range=${range.value}`);
+    series.value = await get<SeriesDocument>(`v1/series?range=${range.value}`).catch(lastKnown);
   });
+}
+
+/** Without the control store the charts stand still; the stream says what is wrong. */
+function lastKnown(error: unknown): SeriesDocument | undefined {
+  if (error instanceof ApiError && error.status >= 500) return series.value;
+  throw error;
 }
 
 function show(read: Status): void {
