@@ -9,7 +9,7 @@ import { Screen, showLive } from "./demo/screen.ts";
 import { type Findings, judge, newFindings, printVerdict } from "./demo/verdict.ts";
 import { walk } from "./demo/walk.ts";
 import { createWorkspace, type Workspace } from "./demo/workspace.ts";
-import { startTraffic } from "./support/traffic.ts";
+import { startTraffic, type Traffic } from "./support/traffic.ts";
 
 interface Demo {
   readonly options: DemoOptions;
@@ -51,28 +51,53 @@ async function runDemo(demo: Demo): Promise<number> {
     const say = (text: string) => screen.step(text);
     const { conversations } = options;
     scene = await openScene({ workspace, signal, say, conversations }, stack);
-    screen.step(`watch it in the console: ${scene.urls.operate}`);
-    await runTraffic(demo, scene, stack);
+    if (!options.byHand) {
+      screen.step(`watch it in the console: ${scene.urls.operate}`);
+      await runTraffic(demo, scene, stack);
+    }
   } finally {
-    if (findings.complete || !signal.aborted) printResult(demo);
+    if (!options.byHand && (findings.complete || !signal.aborted)) printResult(demo);
   }
+  if (options.byHand) return leaveToUser(demo, scene, stack);
   if (options.keep) await keepRunning(demo, scene);
   return judge(findings).ok ? 0 : 1;
 }
 
-/** The walk under traffic. With `--keep` the traffic goes on afterwards. */
-async function runTraffic(demo: Demo, scene: Scene, stack: AsyncDisposableStack): Promise<void> {
-  const { options, screen, findings, signal } = demo;
-  const traffic = startTraffic({
+/** Traffic, and nobody who walks: that is up to whoever looks. */
+async function leaveToUser(demo: Demo, scene: Scene, stack: AsyncDisposableStack): Promise<number> {
+  const traffic = openTraffic(demo, scene);
+  const stop = () => stopTraffic(traffic, scene);
+  stack.defer(stop);
+  await keepRunning(demo, scene);
+  // Ctrl-C reaches servers and apps too: what fails from here on, fails because of it.
+  const { requests, failed, reads } = structuredClone(traffic.counters);
+  await stop();
+  demo.screen.line(
+    `\n${requests} requests, ${failed} failed, ${reads.stale} of ${reads.checked} reads stale`,
+  );
+  return failed + reads.stale === 0 ? 0 : 1;
+}
+
+/** What a broken process leaves waiting must not wait for ever. */
+async function stopTraffic(traffic: Traffic, { broken }: Scene): Promise<void> {
+  await Promise.race([traffic.stop(), broken]).catch(() => undefined);
+}
+
+function openTraffic({ options }: Demo, scene: Scene): Traffic {
+  return startTraffic({
     baseUrl: scene.urls.sidecar,
     users: scene.users,
     // The first step of canary is 5 % of clients: of so many, some are surely among them.
     clients: 100,
     ratePerSecond: options.rate,
   });
-  const stop = async () => {
-    await Promise.race([traffic.stop(), scene.broken]).catch(() => undefined);
-  };
+}
+
+/** The walk under traffic. With `--keep` the traffic goes on afterwards. */
+async function runTraffic(demo: Demo, scene: Scene, stack: AsyncDisposableStack): Promise<void> {
+  const { options, screen, findings, signal } = demo;
+  const traffic = openTraffic(demo, scene);
+  const stop = () => stopTraffic(traffic, scene);
   if (options.keep) stack.defer(stop);
   await using view = new LiveView(scene.plan);
   const stopLive = showLive(screen, view, traffic);
@@ -91,9 +116,12 @@ function printResult({ options, screen, findings }: Demo): void {
   if (options.json) process.stdout.write(`${JSON.stringify(verdict, null, 2)}\n`);
 }
 
-async function keepRunning({ screen, signal }: Demo, { urls, plan, broken }: Scene): Promise<void> {
+async function keepRunning(
+  { screen, signal, options }: Demo,
+  { urls, plan, broken }: Scene,
+): Promise<void> {
   screen.line(`
-Everything is still running, the traffic too; Ctrl-C ends it.
+Everything ${options.byHand ? "is" : "is still"} running, the traffic too; Ctrl-C ends it.
   console       ${urls.operate}
   sidecar       ${urls.sidecar}
   old app       ${urls.oldApp}
@@ -101,7 +129,7 @@ Everything is still running, the traffic too; Ctrl-C ends it.
   old database  ${urls.oldDatabase}
   new database  ${urls.newDatabase}
   plan          ${plan}
-  try           bin/crossfade status --plan ${plan}`);
+  try           bin/crossfade status --plan ${plan}${options.byHand ? `\n                bin/crossfade advance --plan ${plan}` : ""}`);
   await Promise.race([whenAborted(signal), broken]);
 }
 

@@ -5,6 +5,8 @@ export interface DemoOptions {
   readonly json: boolean;
   /** Leave everything running after the verdict, until Ctrl-C. */
   readonly keep: boolean;
+  /** Start everything, and leave the walk to whoever looks. */
+  readonly byHand: boolean;
   readonly help: boolean;
   readonly conversations: number;
   /** Requests per second that the traffic aims for. */
@@ -13,7 +15,7 @@ export interface DemoOptions {
   readonly watchMs: number;
 }
 
-export const HELP = `Usage: npm run demo -- [--short] [--json] [--keep]
+export const HELP = `Usage: npm run demo -- [--short] [--json] [--keep | --by-hand]
 
 Starts two Postgres servers, the old and the new ColonyCraft app and Crossfade between them, keeps traffic running, and
 walks every phase: to write-new, back again, forward again, to done. Ends with a verdict; exit code 0 only if no request
@@ -21,7 +23,8 @@ failed, no acknowledged write was lost, no row differs and no client missed what
 
   --short   8,000 conversations instead of 100,000 and a shorter look at each phase: less than a minute
   --json    the verdict as one JSON document on stdout; progress goes to stderr
-  --keep    leave everything running after the verdict and print the URLs; Ctrl-C ends it`;
+  --keep    leave everything running after the verdict and print the URLs; Ctrl-C ends it
+  --by-hand start everything and its traffic, print the URLs, and leave the walk to you, in the console or with the CLI`;
 
 const FULL = { conversations: 100_000, watchMs: 5_000, rate: 250 };
 const SHORT = { conversations: 8_000, watchMs: 800, rate: 250 };
@@ -34,9 +37,12 @@ export function demoOptions(argv: readonly string[]): DemoOptions {
       short: { type: "boolean", default: false },
       json: { type: "boolean", default: false },
       keep: { type: "boolean", default: false },
+      "by-hand": { type: "boolean", default: false },
       help: { type: "boolean", short: "h", default: false },
     },
   });
-  const { short, json, keep, help } = values;
-  return { json, keep, help, ...(short ? SHORT : FULL) };
+  const { short, json, keep, help, "by-hand": byHand } = values;
+  if (byHand && (json || keep))
+    throw new Error("--by-hand ends without a verdict: leave out --json and --keep");
+  return { json, keep, byHand, help, ...(short ? SHORT : FULL) };
 }
