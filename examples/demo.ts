@@ -58,7 +58,7 @@ async function runDemo(demo: Demo): Promise<number> {
   } finally {
     if (!options.byHand && (findings.complete || !signal.aborted)) printResult(demo);
   }
-  if (options.byHand) return leaveToUser(demo, scene, stack);
+  if (options.byHand) return await leaveToUser(demo, scene, stack);
   if (options.keep) await keepRunning(demo, scene);
   return judge(findings).ok ? 0 : 1;
 }
@@ -70,7 +70,7 @@ async function leaveToUser(demo: Demo, scene: Scene, stack: AsyncDisposableStack
   stack.defer(stop);
   await keepRunning(demo, scene);
   // Ctrl-C reaches servers and apps too: what fails from here on, fails because of it.
-  const { requests, failed, reads } = structuredClone(traffic.counters);
+  const { requests, failed, reads } = traffic.counters;
   await stop();
   demo.screen.line(
     `\n${requests} requests, ${failed} failed, ${reads.stale} of ${reads.checked} reads stale`,
