@@ -4,6 +4,7 @@ import { closeControlStore, openControlStore } from "../store/control/open.ts";
 import { readWorkers } from "../store/control/workers.ts";
 import { etaSeconds } from "../switchover/status.ts";
 import type { Context } from "./command.ts";
+import { whileLooking } from "./looking.ts";
 import { count } from "./status-view.ts";
 
 const LOOK_MS = 500;
@@ -53,18 +54,13 @@ export async function withProgress<T>(context: Context, work: () => Promise<T>):
       else bar.update(table.done, payload);
     }
   };
-  let looking = Promise.resolve();
-  const timer = setInterval(() => {
-    // The store may be away for a moment, or not be installed yet: the command itself reports what is wrong.
-    looking = looking.then(look).catch((error: unknown) => {
-      context.log.debug({ err: error }, "no progress to show");
-    });
-  }, LOOK_MS);
   try {
-    return await work();
+    return await whileLooking(
+      context,
+      { everyMs: LOOK_MS, look, unseen: "no progress to show" },
+      work,
+    );
   } finally {
-    clearInterval(timer);
-    await looking;
     bars.stop();
     await closeControlStore(store);
   }

@@ -1,6 +1,6 @@
 import { styleText } from "node:util";
 import Table from "cli-table3";
-import { SIDES } from "../config/words.ts";
+import { PHASES, SIDES } from "../config/words.ts";
 import type { Receipt } from "../store/control/history.ts";
 import type { Gate } from "../switchover/gates.ts";
 import type { MirrorStatus, SidecarStatus, Status, TableStatus } from "../switchover/status.ts";
@@ -31,6 +31,7 @@ export function statusScreen(status: Status, now: Date = new Date()): string {
     ),
     ...refusedLines(status.databases),
     line("next", status.next),
+    ...backLines(status),
     ...gateLines(status.gates),
     ...sidecarLines(status.sidecars),
     ...(status.flip === null ? [] : [line("last flip", receiptText(status.flip))]),
@@ -135,12 +136,21 @@ function shadowLines({ samples, mismatches, noise, groups }: Status["shadow"]): 
   ];
 }
 
-function maintenanceLines(maintenance: Status["maintenance"]): string[] {
+/** How to go back, as short as can be read at night. */
+export function backLines({ phase }: Status): string[] {
+  if (phase === "off" || phase === "unknown") return [];
+  if (phase === "done") return [line("back", "no way back but a restore")];
+  const to = PHASES[PHASES.indexOf(phase) - 1];
+  const flip = phase === "write-new" ? ", with a flip that keeps every write" : "";
+  return [line("back", `\`crossfade rollback\` goes to ${to}${flip}`)];
+}
+
+export function maintenanceLines(maintenance: Status["maintenance"]): string[] {
   if (maintenance === null) return [];
   return [line("maintenance", warn(`on, writes are answered with 503: ${maintenance}`))];
 }
 
-function wentBackLines(went: Status["went_back"], now: Date): string[] {
+export function wentBackLines(went: Status["went_back"], now: Date): string[] {
   if (went === null) return [];
   const ago = seconds((now.getTime() - Date.parse(went.at)) / 1000);
   return [

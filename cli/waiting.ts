@@ -1,6 +1,7 @@
 import { blocks } from "../switchover/gates.ts";
 import { readStatus, type Status } from "../switchover/status.ts";
 import type { Context } from "./command.ts";
+import { whileLooking } from "./looking.ts";
 import { withStatusInput } from "./status-input.ts";
 
 const LOOK_MS = 2_000;
@@ -36,18 +37,10 @@ export async function sayingWhy<T>(context: Context, work: () => Promise<T>): Pr
       said = { key: waiting.key, at: performance.now() };
       context.output.note(waiting.text);
     };
-    let looking = Promise.resolve();
-    const timer = setInterval(() => {
-      // The store may be away for a moment: the command itself reports what is wrong.
-      looking = looking.then(look).catch((error: unknown) => {
-        context.log.debug({ err: error }, "cannot see what it waits for");
-      });
-    }, LOOK_MS);
-    try {
-      return await work();
-    } finally {
-      clearInterval(timer);
-      await looking;
-    }
+    return whileLooking(
+      context,
+      { everyMs: LOOK_MS, look, unseen: "cannot see what it waits for" },
+      work,
+    );
   });
 }

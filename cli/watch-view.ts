@@ -1,6 +1,7 @@
 import { PHASES } from "../config/words.ts";
 import type { Status, TableStatus } from "../switchover/status.ts";
 import {
+  backLines,
   backfillText,
   bad,
   bar,
@@ -9,6 +10,7 @@ import {
   gateText,
   good,
   line,
+  maintenanceLines,
   mirrorText,
   ms,
   percent,
@@ -17,6 +19,7 @@ import {
   sinceText,
   verifyText,
   warn,
+  wentBackLines,
 } from "./status-view.ts";
 
 /** The console's picture for a terminal: exactly one screen, whatever the migration's size. */
@@ -26,10 +29,13 @@ export interface ScreenSize {
   readonly rows: number;
 }
 
+/** What `line` gives its label. */
+const LABEL = 12;
+
 /** Lists share what the fixed lines leave; each says how many it does not show. */
 export function watchScreen(status: Status, { columns, rows }: ScreenSize, now: Date): string {
   const head = headLines(status, now);
-  const tail = tailLines(status);
+  const tail = tailLines(status, columns);
   const lists = [gateLines(status), tableLines(status.backfill.tables), sidecarLines(status)];
   const room = Math.max(0, rows - 1 - head.length - tail.length);
   const shares = share(
@@ -51,6 +57,8 @@ function headLines(status: Status, now: Date): string[] {
     `phase ${bold(phase)}${sinceText(status, now)}   epoch ${epoch}${status.controller.doing === null ? "" : `   busy: ${status.controller.doing}`}`,
     ...status.problems.map((problem) => line("problem", bad(problem))),
     ...(status.gap === null ? [] : [line("gap", bad(status.gap))]),
+    ...wentBackLines(status.went_back, now),
+    ...maintenanceLines(status.maintenance),
     line(
       "reads",
       `old ${percent(1 - reads.new)} ${bar(1 - reads.new, 1)} new ${percent(reads.new)}   writes ${bold(authority)}`,
@@ -61,7 +69,8 @@ function headLines(status: Status, now: Date): string[] {
   ];
 }
 
-function tailLines({ shadow, quarantine, flip }: Status): string[] {
+function tailLines(status: Status, columns: number): string[] {
+  const { shadow, quarantine, flip, next } = status;
   const different = `${count(shadow.mismatches)} different`;
   return [
     ...(shadow.samples === 0
@@ -79,6 +88,8 @@ function tailLines({ shadow, quarantine, flip }: Status): string[] {
           .split("\n")
           .slice(0, 1)
           .map((text) => line("last flip", text))),
+    ...wrap(next, columns - LABEL).map((text, i) => line(i === 0 ? "next" : "", text)),
+    ...backLines(status),
   ];
 }
 
@@ -86,6 +97,8 @@ function healthText(status: Status): string {
   if (status.problems.length > 0 || status.gap !== null) return bad("✗ trouble");
   if (!status.controller.leading && status.phase_since !== null)
     return bad("✗ no controller leads");
+  if (status.went_back !== null) return warn(`! went back by itself from ${status.went_back.from}`);
+  if (status.maintenance !== null) return warn("! maintenance: writes are answered with 503");
   const paused = (["backfill", "mirror"] as const).filter((role) => status.paused[role]);
   if (paused.length > 0) return warn(`! paused: ${paused.join(", ")}`);
   if (status.quarantine > 0) return warn("! keys in quarantine");
@@ -132,6 +145,13 @@ function sidecarLines({ sidecars, epoch }: Status): string[] {
       `${sidecar.id}   ${at}   seen ${ms(sidecar.seen_ms)} ago${more}`,
     );
   });
+}
+
+/** Two lines at most, broken between words; what is longer is cut with the screen. */
+function wrap(text: string, width: number): string[] {
+  if (text.length <= width) return [text];
+  const at = text.lastIndexOf(" ", width);
+  return at <= 0 ? [text] : [text.slice(0, at), text.slice(at + 1)];
 }
 
 /** Rows for each list: one for every list in turn until all are spent or all fit. */

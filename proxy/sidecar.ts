@@ -167,6 +167,8 @@ class RunningSidecar implements Sidecar {
 
   stats(): SidecarStats {
     const { gate, redis } = this.#causality;
+    // The gate is about a follower; new as the authority answers everybody.
+    const onNew = (this.#source.state() ?? this.#remembered)?.authority === "new";
     return {
       traffic: this.#traffic.summary(),
       requests: this.#traffic.requests.report(),
@@ -176,8 +178,8 @@ class RunningSidecar implements Sidecar {
       fallbacks: this.#traffic.fallbacks,
       held: this.#held.summary(this.#hold.waiting),
       reads: {
-        share: gate.share,
-        wanted: gate.wanted,
+        share: onNew ? 1 : gate.share,
+        wanted: onNew ? 1 : gate.wanted,
         why: gate.why ?? null,
         breaker: this.#breaker.isOpen ? "open" : "closed",
         breaker_opened: this.#breaker.opened,

@@ -10,6 +10,7 @@ import type { ControlStore } from "../store/control/open.ts";
 import type { VerifyRun } from "../store/control/verify-runs.ts";
 import type { Engine, LeadCheck } from "./engine.ts";
 import { activeDirection, describeRun } from "./gates.ts";
+import { recordLeftBehind } from "./left-behind.ts";
 import type { Gate } from "./gates.ts";
 import type { Effect } from "./machine.ts";
 
@@ -94,6 +95,7 @@ async function setPhase(
 ): Promise<Migration> {
   const { store, by } = execution;
   const before = await readMigration(store);
+  if (change.phase === "done") await recordLeftBehind(execution, activeDirection(before));
   const after = await setMigration(
     store,
     { phase: before.phase, epoch: before.epoch, version: before.version },

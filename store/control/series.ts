@@ -121,7 +121,7 @@ export async function readSeries(
     "select to_regclass($1) is not null as found",
     [store.table("series")],
   );
-  if (found?.found !== true) return columnsOf([]);
+  if (found?.found !== true) return NO_SERIES;
   const rows = await query<Row>(
     store,
     `with shown as (select * from ${store.table("series")}
@@ -157,3 +157,5 @@ function columnsOf(rows: readonly Row[]): SeriesDocument {
     new: side("new"),
   };
 }
+
+export const NO_SERIES = columnsOf([]);

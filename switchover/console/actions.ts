@@ -12,6 +12,8 @@ import { messageOf, refresh, refreshQuarantine, status } from "./state.ts";
 
 export interface Notice {
   readonly id: number;
+  /** The command it is about. */
+  readonly kind: string;
   readonly level: "well" | "trouble";
   readonly text: string;
   readonly hint: string | undefined;
@@ -33,14 +35,16 @@ let serial = 0;
 /** Runs a command and says how it ended. Returns whether it was done. */
 export async function run(kind: string, args: object, name: string): Promise<boolean> {
   const id = ++serial;
+  // Whoever tries again has read why it did not go the last time.
+  notices.value = notices.value.filter((notice) => notice.kind !== kind);
   running.value = new Map([...running.value, [id, name]]);
   try {
     const result = await command<unknown>(kind, args);
-    notify("well", `${name}: ${outcome(kind, result)}`);
+    notify(kind, "well", `${name}: ${outcome(kind, result)}`);
     return true;
   } catch (error) {
     const hint = error instanceof ApiError ? error.hint : undefined;
-    notify("trouble", `${name}: ${messageOf(error)}`, hint);
+    notify(kind, "trouble", `${name}: ${messageOf(error)}`, hint);
     return false;
   } finally {
     running.value = new Map([...running.value].filter(([other]) => other !== id));
@@ -57,8 +61,8 @@ export function dismiss(id: number): void {
 const WELL_MS = 8_000;
 
 /** What went well leaves by itself; what did not stays until somebody has read it. */
-function notify(level: Notice["level"], text: string, hint?: string): void {
-  const notice = { id: ++serial, level, text, hint };
+function notify(kind: string, level: Notice["level"], text: string, hint?: string): void {
+  const notice = { id: ++serial, kind, level, text, hint };
   notices.value = [...notices.value.slice(-3), notice];
   if (level === "well") setTimeout(() => dismiss(notice.id), WELL_MS);
 }

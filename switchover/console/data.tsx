@@ -1,5 +1,5 @@
 import type { Status, TableStatus } from "../status.ts";
-import { Card, Explained, Fact } from "./explain.tsx";
+import { Card, Explained, Facts } from "./explain.tsx";
 import { count, ms, percent, plural, seconds, since } from "./format.ts";
 import { keysPerSecond, now } from "./state.ts";
 
@@ -11,38 +11,35 @@ export function Mirror({ status }: { readonly status: Status }) {
   return (
     <Card title="Mirror" id="mirror" aside={<State value={mirror.state} well="running" />}>
       {mirror.why !== null && <p class="why">{mirror.why}</p>}
-      <dl>
-        <Fact
-          name="Direction"
-          why="Forward carries changes of old to new, reverse those of new to old. It follows the authority."
-        >
-          {mirror.direction}
-        </Fact>
-        <Fact
-          name="Lag"
-          why="The age of the oldest change that is not on the other side yet. 0 when everything is carried over."
-        >
-          {ms(mirror.lag_ms)}
-        </Fact>
-        <Fact
-          name="Speed"
-          why="Keys of changed rows synced per second, measured over the last two seconds."
-        >
-          {speed === null ? "unknown" : `${count(Math.round(speed))} keys/s`}
-        </Fact>
-        <Fact
-          name="Synced"
-          why="Keys of changed rows synced since this mirror started, and in how many passes. Hot rows count once a pass."
-        >
-          {count(mirror.keys)} keys, {count(mirror.passes)} passes
-        </Fact>
-        <Fact
-          name="Deferred"
-          why="Keys that wait for another row, such as the parent of a foreign key. They are tried again by themselves."
-        >
-          {count(mirror.deferred)}
-        </Fact>
-      </dl>
+      <Facts
+        of={[
+          [
+            "Direction",
+            mirror.direction,
+            "Forward carries changes of old to new, reverse those of new to old. It follows the authority.",
+          ],
+          [
+            "Lag",
+            ms(mirror.lag_ms),
+            "The age of the oldest change that is not on the other side yet. 0 when everything is carried over.",
+          ],
+          [
+            "Speed",
+            speed === null ? "unknown" : `${count(Math.round(speed))} keys/s`,
+            "Keys of changed rows synced per second, measured over the last two seconds.",
+          ],
+          [
+            "Synced",
+            `${count(mirror.keys)} keys, ${count(mirror.passes)} passes`,
+            "Keys of changed rows synced since this mirror started, and in how many passes. Hot rows count once a pass.",
+          ],
+          [
+            "Deferred",
+            count(mirror.deferred),
+            "Keys that wait for another row, such as the parent of a foreign key. They are tried again by themselves.",
+          ],
+        ]}
+      />
     </Card>
   );
 }
@@ -63,11 +60,15 @@ export function Backfill({ status }: { readonly status: Status }) {
       ) : (
         <>
           {state === "running" && (
-            <dl>
-              <Fact name="Speed" why="Rows copied per second by all workers together.">
-                {count(Math.round(rows_per_s))} rows/s
-              </Fact>
-            </dl>
+            <Facts
+              of={[
+                [
+                  "Speed",
+                  `${count(Math.round(rows_per_s))} rows/s`,
+                  "Rows copied per second by all workers together.",
+                ],
+              ]}
+            />
           )}
           <ul class="tables">
             {tables.map((table) => (
@@ -112,32 +113,30 @@ export function Verify({ status }: { readonly status: Status }) {
   const { verify } = status;
   return (
     <Card title="Verify" id="verify" aside={<State value={verify.state} well="clean" />}>
-      <dl>
-        <Fact
-          name="Last clean"
-          why="How long ago a comparison of every row of every table found no difference."
-        >
-          {verify.clean_at === null ? "never yet" : `${since(verify.clean_at, now.value)} ago`}
-        </Fact>
-        <Fact
-          name="Missing"
-          why="Rows that the target should have and had not, in the last comparison."
-        >
-          {count(verify.missing)}
-        </Fact>
-        <Fact
-          name="Extra"
-          why="Rows that the target had and should not have, in the last comparison."
-        >
-          {count(verify.extra)}
-        </Fact>
-        <Fact
-          name="Different"
-          why="Rows that both sides had, with other values than the mapping gives."
-        >
-          {count(verify.different)}
-        </Fact>
-      </dl>
+      <Facts
+        of={[
+          [
+            "Last clean",
+            verify.clean_at === null ? "never yet" : `${since(verify.clean_at, now.value)} ago`,
+            "How long ago a comparison of every row of every table found no difference.",
+          ],
+          [
+            "Missing",
+            count(verify.missing),
+            "Rows that the target should have and had not, in the last comparison.",
+          ],
+          [
+            "Extra",
+            count(verify.extra),
+            "Rows that the target had and should not have, in the last comparison.",
+          ],
+          [
+            "Different",
+            count(verify.different),
+            "Rows that both sides had, with other values than the mapping gives.",
+          ],
+        ]}
+      />
     </Card>
   );
 }

@@ -150,7 +150,9 @@ function AdvanceDialog({ preview }: { readonly preview: WalkResult | string | un
             <p key={text}>{text}</p>
           ))}
           <label>
-            Type <strong>{last.to}</strong> to confirm
+            <span>
+              Type <strong>{last.to}</strong> to confirm
+            </span>
             <input
               name="confirm"
               autocomplete="off"

@@ -76,23 +76,25 @@ addEventListener("keydown", (event) => {
 });
 addEventListener("scroll", hideTip, { passive: true });
 
-/** One line of a card: a name, a value that explains itself. */
-export function Fact({
-  name,
-  why,
-  children,
+/** Values of a card under each other, or in a row; each explains itself. */
+export function Facts({
+  of,
+  row = false,
 }: {
-  readonly name: string;
-  readonly why: string;
-  readonly children: ComponentChildren;
+  readonly of: readonly (readonly [name: string, value: string, why: string])[];
+  readonly row?: boolean;
 }) {
   return (
-    <div class="fact">
-      <dt>{name}</dt>
-      <dd>
-        <Explained why={why}>{children}</Explained>
-      </dd>
-    </div>
+    <dl class={row ? "row" : ""}>
+      {of.map(([name, value, why]) => (
+        <div class="fact" key={name}>
+          <dt>{name}</dt>
+          <dd>
+            <Explained why={why}>{value}</Explained>
+          </dd>
+        </div>
+      ))}
+    </dl>
   );
 }
 

@@ -1,6 +1,6 @@
 import type { ShadowGroup } from "../../store/control/shadow-report.ts";
 import type { Status } from "../status.ts";
-import { Card, Explained, Fact } from "./explain.tsx";
+import { Card, Explained, Facts } from "./explain.tsx";
 import { count, ms, percent, plural } from "./format.ts";
 
 /** What the sidecars see: themselves, and how the answers of both apps compare. */
@@ -45,44 +45,41 @@ export function Shadow({ status }: { readonly status: Status }) {
       wide
       aside={samples > 0 && <Share of={mismatches} all={samples} />}
     >
-      <dl class="row">
-        <Fact
-          name="Compared"
-          why="Reads whose answers of both apps were compared, since the phase shadow was entered."
-        >
-          {count(samples)}
-        </Fact>
-        <Fact
-          name="Different"
-          why="Reads that both apps answered differently, also after the mirror had caught up."
-        >
-          {count(mismatches)}
-        </Fact>
-        <Fact
-          name="Noise"
-          why="Different only where the old app also differs from itself, such as clocks and random ids. Not counted against new."
-        >
-          {count(noise)}
-        </Fact>
-        <Fact
-          name="In flight"
-          why="Different at first and the same once the mirror had caught up. Not counted against new."
-        >
-          {count(in_flight)}
-        </Fact>
-        <Fact
-          name="No verdict"
-          why="Different at first, and no fence passed in time to tell whether a write was under way: the mirror is behind, or quarantined keys hold fences back. Too many block the gate."
-        >
-          {count(unjudged)}
-        </Fact>
-        <Fact
-          name="Not compared"
-          why="Too large, not to be decoded, or not taken because enough others were under way."
-        >
-          {count(skipped + dropped)}
-        </Fact>
-      </dl>
+      <Facts
+        row
+        of={[
+          [
+            "Compared",
+            count(samples),
+            "Reads whose answers of both apps were compared, since the phase shadow was entered.",
+          ],
+          [
+            "Different",
+            count(mismatches),
+            "Reads that both apps answered differently, also after the mirror had caught up.",
+          ],
+          [
+            "Noise",
+            count(noise),
+            "Different only where the old app also differs from itself, such as clocks and random ids. Not counted against new.",
+          ],
+          [
+            "In flight",
+            count(in_flight),
+            "Different at first and the same once the mirror had caught up. Not counted against new.",
+          ],
+          [
+            "No verdict",
+            count(unjudged),
+            "Different at first, and no fence passed in time to tell whether a write was under way: the mirror is behind, or quarantined keys hold fences back. Too many block the gate.",
+          ],
+          [
+            "Not compared",
+            count(skipped + dropped),
+            "Too large, not to be decoded, or not taken because enough others were under way.",
+          ],
+        ]}
+      />
       {groups.map((group) => (
         <Mismatch key={`${group.route} ${group.path}`} group={group} />
       ))}

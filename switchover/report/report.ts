@@ -1,6 +1,6 @@
 import { publicPlan } from "../../config/public-plan.ts";
 import { packageVersion } from "../../config/version.ts";
-import type { Direction, Phase } from "../../config/words.ts";
+import type { Phase } from "../../config/words.ts";
 import {
   readEvents,
   readReceipts,
@@ -8,8 +8,9 @@ import {
   type TimelineEvent,
 } from "../../store/control/history.ts";
 import { isInstalled } from "../../store/control/schema.ts";
+import { NO_SERIES, readSeries, type SeriesDocument } from "../../store/control/series.ts";
 import { lastVerifiedTables, type TableVerified } from "../../store/control/verify-history.ts";
-import type { QuarantinedKey } from "../engine.ts";
+import { keysLeftBehind, recordedLeftBehind, type KeyLeftBehind } from "../left-behind.ts";
 import type { Gate } from "../gates.ts";
 import { readStatus, type Status, type StatusInput } from "../status.ts";
 
@@ -26,7 +27,10 @@ export interface Report {
   /** How every gate stood at each step that was taken. */
   readonly passages: readonly Passage[];
   readonly receipts: readonly (Receipt & { readonly at: Date })[];
-  readonly quarantine: readonly QuarantinedKey[];
+  /** In done: as it stood when it was removed. */
+  readonly quarantine: readonly KeyLeftBehind[];
+  /** Reads, requests, errors, latencies and lag over time: what the charts draw. */
+  readonly series: SeriesDocument;
   readonly timeline: readonly TimelineEvent[];
   /** The plan without its secrets. */
   readonly configuration: unknown;
@@ -55,23 +59,29 @@ export interface Passage {
 }
 
 const ALL = 1_000_000;
+/** As many as a chart on paper can show, and a person can read through. */
+const SERIES_POINTS = 120;
 
 /** Reads what was recorded. Works in every phase, also before anything is installed. */
 export async function readReport(input: StatusInput): Promise<Report> {
   const { plan, store, engine } = input;
   const status = await readStatus(input);
   const recorded = status.phase !== "unknown" && (await isInstalled(store));
-  const [timeline, receipts, verified] = recorded
+  const [timeline, receipts, verified, series] = recorded
     ? await Promise.all([
         readEvents(store, { limit: ALL }),
         readReceipts(store, ALL),
         lastVerifiedTables(store),
+        readSeries(store, "all", SERIES_POINTS),
       ])
-    : [[], [], []];
-  const isMirrored = status.phase !== "off" && status.phase !== "done";
-  const quarantine =
-    recorded && isMirrored ? await engine.listQuarantine(status.mirror.direction) : [];
-  const tables = verified.map((table) => reportedTable(table, status.mirror.direction, quarantine));
+    : [[], [], [], NO_SERIES];
+  const isMirrored = recorded && status.phase !== "off" && status.phase !== "done";
+  const quarantine = isMirrored
+    ? await keysLeftBehind(engine, status.mirror.direction)
+    : status.phase === "done"
+      ? recordedLeftBehind(timeline)
+      : [];
+  const tables = verified.map((table) => reportedTable(table, quarantine));
   const now = new Date();
   return {
     plan: plan.name,
@@ -84,6 +94,7 @@ export async function readReport(input: StatusInput): Promise<Report> {
     passages: passagesOf(timeline),
     receipts: receipts.toReversed(),
     quarantine,
+    series,
     timeline,
     configuration: publicPlan(plan),
   };
@@ -124,13 +135,9 @@ function verdict(
 }
 
 /** Comparisons count by driving table, and so does what was rejected. */
-function reportedTable(
-  table: TableVerified,
-  direction: Direction,
-  quarantine: readonly QuarantinedKey[],
-): ReportedTable {
+function reportedTable(table: TableVerified, quarantine: readonly KeyLeftBehind[]): ReportedTable {
   const rejected: Record<string, number> = {};
-  for (const { source_table: source, reason } of quarantine) {
+  for (const { direction, source_table: source, reason } of quarantine) {
     if (table.direction === direction && source === table.table)
       rejected[reason] = (rejected[reason] ?? 0) + 1;
   }

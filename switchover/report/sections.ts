@@ -1,3 +1,5 @@
+import type { Chart } from "./charts.ts";
+import { overTime } from "./over-time.ts";
 import { describeSeconds } from "./seconds.ts";
 import type { Report } from "./report.ts";
 
@@ -10,12 +12,15 @@ export interface Section {
   readonly empty: string;
   /** A bar for each row, 0–1, and what it measures. */
   readonly bars?: { readonly of: string; readonly shares: readonly number[] };
+  /** What shows the rows better than a long table does: there the table is folded away. */
+  readonly charts?: readonly Chart[];
 }
 
 /** The same facts in the same order for Markdown and HTML. */
 export function sectionsOf(report: Report): Section[] {
   return [
     phases(report),
+    overTime(report),
     tables(report),
     receipts(report),
     passages(report),
@@ -48,8 +53,9 @@ function tables({ tables: found, status }: Report): Section {
     columns: [
       "direction",
       "table",
-      "copied",
-      "compared",
+      "rows copied",
+      "rows it makes",
+      "rows found",
       "rejected",
       "missing",
       "extra",
@@ -62,6 +68,7 @@ function tables({ tables: found, status }: Report): Section {
       table.table,
       table.direction === "forward" ? String(copied.get(table.table) ?? "") : "",
       String(table.rows),
+      String(table.found),
       Object.entries(table.rejected)
         .map(([reason, keys]) => `${keys} × ${reason}`)
         .join("; ") || "none",
@@ -151,8 +158,9 @@ function passages({ passages: found }: Report): Section {
 function quarantine({ quarantine: keys }: Report): Section {
   return {
     title: "Quarantine",
-    columns: ["mapping", "table", "key", "state", "reason", "since"],
+    columns: ["direction", "mapping", "table", "key", "state", "reason", "since"],
     rows: keys.map((key) => [
+      key.direction,
       key.mapping,
       key.source_table,
       key.key.join(", "),
@@ -174,8 +182,8 @@ function timeline({ timeline: events }: Report): Section {
       by,
       phase,
       String(epoch),
-      // Gates have a table of their own.
-      JSON.stringify({ ...detail, gates: undefined }),
+      // Gates and keys have tables of their own.
+      JSON.stringify({ ...detail, gates: undefined, keys: undefined }),
     ]),
     empty: "Nothing was recorded yet.",
   };

@@ -233,7 +233,7 @@ describe.skipIf(!installed)(
       await pictures(page, "rolled-back");
       const half = await expectSameFacts(browser, world.plan, "report-rolled-back");
       expect(half.json.tables).toMatchObject([
-        { table: "items", rows: 119, rejected: { "the name is empty": 1 } },
+        { table: "items", rows: 119, found: 119, rejected: { "the name is empty": 1 } },
       ]);
       expect(half.json.quarantine).toMatchObject([{ state: "accepted", key: [`${REJECTED}`] }]);
       await advance(page, "write-new", true);
@@ -269,6 +269,11 @@ describe.skipIf(!installed)(
         expect.objectContaining({ name: "shadow", state: "pass", limit: expect.any(String) }),
       );
       expect(html).not.toContain(TOKENS.approver);
+      // What is removed with the end was written down before.
+      expect(json.quarantine).toMatchObject([
+        { direction: "forward", state: "accepted", key: [`${REJECTED}`] },
+      ]);
+      expect(json.series.reads_new.at(-1)).toBe(1);
 
       expect(complaints).toEqual([]);
       expect(world.writes()).toBeGreaterThan(20);
@@ -333,11 +338,12 @@ async function expectSameFacts(browser: Browser, plan: Plan, name: string): Prom
   await page.setContent(report.html);
   const facts = await htmlFacts(page);
   expect(facts).toEqual(markdownFacts(report.md));
-  const { stays, tables, receipts, passages, quarantine, timeline } = report.json;
+  const { stays, tables, receipts, passages, quarantine, series, timeline } = report.json;
   expect(
     Object.fromEntries(Object.entries(facts).map(([title, rows]) => [title, rows.length])),
   ).toMatchObject({
     Phases: stays.length,
+    "Over time": series.at.length,
     Tables: tables.length,
     "Gates at each step": passages.flatMap(({ gates }) => gates).length,
     ...(receipts.length === 0 ? {} : { "Receipts of flips and drills": receipts.length }),
@@ -351,6 +357,7 @@ async function expectSameFacts(browser: Browser, plan: Plan, name: string): Prom
       expect(shown).toContain(String(value ?? ""));
       expect(shown).toContain(JSON.stringify(why).slice(1, -1));
     }
+  await expectCharts(page, report.json);
   expect(asked).toEqual([]);
   await page.screenshot({ path: join(OUTPUT, `${name}.png`), fullPage: true });
   await page.setViewportSize({ width: 390, height: 844 });
@@ -359,6 +366,29 @@ async function expectSameFacts(browser: Browser, plan: Plan, name: string): Prom
   ).toBeLessThanOrEqual(0);
   await context.close();
   return report;
+}
+
+/** Every chart draws as many moments as were recorded of it, and says in words what it shows. */
+async function expectCharts(page: Page, { series }: Reported["json"]): Promise<void> {
+  const drawn = await page.evaluate<
+    [string, number][]
+  >(`[...document.querySelectorAll("figure")].map((figure) => [
+    figure.querySelector("svg").getAttribute("aria-label"),
+    [...figure.querySelectorAll(".line")].reduce((sum, line) => sum + (line.getAttribute("d").match(/[ML]/g) ?? []).length, 0)])`);
+  const known = (...columns: (readonly (number | null)[])[]) =>
+    columns.flat().filter((value) => value !== null).length;
+  const points = new Map(drawn.map(([label, count]) => [label.split(" (")[0], count]));
+  for (const [title, count] of [
+    ["Reads answered by new", known(series.reads_new)],
+    ["Requests", known(series.old.requests_per_s, series.new.requests_per_s)],
+    ["Latency, 99th percentile", known(series.old.p99_ms, series.new.p99_ms)],
+    ["Errors", known(series.old.errors_per_s, series.new.errors_per_s)],
+    ["Lag of the mirror", known(series.lag_ms)],
+  ] as const) {
+    expect(count, title).toBeGreaterThan(5);
+    // A point alone is drawn twice.
+    expect(points.get(title), title).toBeGreaterThanOrEqual(count);
+  }
 }
 
 async function click(page: Page, name: string | RegExp): Promise<void> {

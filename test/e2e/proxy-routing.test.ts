@@ -53,6 +53,8 @@ test("reads and writes go where the phase says, and the app is told its side", a
       sides.push(await sideOf(url + path, { method, ...client(`${phase} ${method} ${path}`) }));
     }
     const pinned = ["old", "new"];
+    // Heard of by charts and metrics: also where new answers because it is the authority.
+    expect(sidecar.stats().reads.share).toBe(readsNew);
     expect([phase, sides]).toEqual([
       phase,
       [reads, reads, authority, authority, "new", authority, ...pinned],

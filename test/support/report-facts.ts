@@ -30,7 +30,7 @@ export async function reportOf(plan: Plan): Promise<Reported> {
 /** What a browser shows of the HTML, without the bars. */
 export async function htmlFacts(page: Page): Promise<Facts> {
   return page.evaluate<Facts>(`Object.fromEntries([...document.querySelectorAll("table")].map((table) => [
-    table.parentElement.previousElementSibling.textContent,
+    [...document.querySelectorAll("h2")].findLast((title) => title.compareDocumentPosition(table) & Node.DOCUMENT_POSITION_FOLLOWING).textContent,
     [...table.querySelectorAll("tbody tr")].map((row) =>
       [...row.querySelectorAll("td")]
         .filter((cell) => cell.querySelector("meter") === null)

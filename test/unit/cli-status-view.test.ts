@@ -1,8 +1,7 @@
 import { expect, test } from "vitest";
 import { receiptText, statusScreen } from "../../cli/status-view.ts";
 import type { Receipt } from "../../store/control/history.ts";
-import { NO_SHADOW } from "../../store/control/shadow-report.ts";
-import type { Status } from "../../switchover/status.ts";
+import { STATUS } from "../support/status.ts";
 
 const RECEIPT: Receipt = {
   kind: "flip",
@@ -15,63 +14,6 @@ const RECEIPT: Receipt = {
   failed: 0,
   steps: [{ name: "decide", ms: 3 }],
   why: null,
-};
-
-const STATUS: Status = {
-  plan: "shop",
-  phase: "backfill",
-  phase_since: "2026-11-20T12:00:00.000Z",
-  authority: "old",
-  epoch: 1,
-  reads: { new: 0.25 },
-  canary_step: 0,
-  mirror: {
-    direction: "forward",
-    lag_ms: 3.2,
-    keys: 12_345,
-    passes: 678,
-    deferred: 2,
-    state: "running",
-    why: null,
-  },
-  backfill: {
-    state: "running",
-    throttle: null,
-    rows_per_s: 80_000,
-    tables: [
-      { table: "users", chunks: 4, done: 4, failed: 0, rows: 20_000, eta_s: 0 },
-      { table: "orders", chunks: 10, done: 5, failed: 0, rows: 25_000, eta_s: 125 },
-      { table: "notes", chunks: 1, done: 0, failed: 0, rows: 0, eta_s: null },
-    ],
-  },
-  verify: { state: "none", clean_at: null, missing: 0, extra: 0, different: 0, round_trip: null },
-  shadow: NO_SHADOW,
-  gates: [
-    { name: "lag", state: "pass", value: "3 ms", limit: "1000 ms", why: "the mirror keeps up" },
-    {
-      name: "backfill",
-      state: "fail",
-      value: "9 of 15 chunks",
-      limit: "all chunks",
-      why: "rows are still being copied",
-    },
-  ],
-  next: "verify; held back by backfill for now: `crossfade advance --wait` waits",
-  quarantine: 0,
-  went_back: null,
-  flip: null,
-  sidecars: [
-    { id: "host:127.0.0.1:8080", epoch: 1, seen_ms: 120, holding: false, new_app_down: false },
-  ],
-  controller: { leading: true, doing: null },
-  paused: { backfill: false, mirror: false },
-  maintenance: null,
-  gap: null,
-  databases: {
-    old: { reachable: true, state: null, refused_writes: 0 },
-    new: { reachable: true, state: null, refused_writes: 3 },
-  },
-  problems: [],
 };
 
 test("the screen is compact, and plain where stdout is no terminal", () => {
@@ -88,6 +30,7 @@ verify      not yet
 quarantine  empty
 refused     3 writes to new that bypassed the sidecar
 next        verify; held back by backfill for now: \`crossfade advance --wait\` waits
+back        \`crossfade rollback\` goes to dual-write
 gates       pass    lag 3 ms (limit 1000 ms): the mirror keeps up
             fail    backfill 9 of 15 chunks (limit all chunks): rows are still being copied
 sidecars    host:127.0.0.1:8080   epoch 1   seen 120 ms ago`,

@@ -1,30 +1,15 @@
 import { stripVTControlCharacters } from "node:util";
 import { expect, test } from "vitest";
 import { clip, watchScreen } from "../../cli/watch-view.ts";
-import { NO_SHADOW } from "../../store/control/shadow-report.ts";
 import type { Status } from "../../switchover/status.ts";
+import { STATUS } from "../support/status.ts";
 
 const NOW = new Date("2026-11-20T12:03:00Z");
 
 /** A migration with far more of everything than fits. */
-function large(): Status {
+function large(changes: Partial<Status> = {}): Status {
   return {
-    plan: "shop",
-    phase: "backfill",
-    phase_since: "2026-11-20T12:00:00.000Z",
-    authority: "old",
-    epoch: 1,
-    reads: { new: 0 },
-    canary_step: 0,
-    mirror: {
-      direction: "forward",
-      lag_ms: 3.2,
-      keys: 12_345,
-      passes: 678,
-      deferred: 2,
-      state: "running",
-      why: null,
-    },
+    ...STATUS,
     backfill: {
       state: "running",
       throttle: "p99 of the app is 140 % of its usual 12 ms, which is more than the plan allows",
@@ -38,20 +23,7 @@ function large(): Status {
         eta_s: i < 55 ? 0 : 90,
       })),
     },
-    verify: { state: "none", clean_at: null, missing: 0, extra: 0, different: 0, round_trip: null },
-    shadow: NO_SHADOW,
-    gates: [
-      { name: "lag", state: "pass", value: "3 ms", limit: "1000 ms", why: null },
-      {
-        name: "backfill",
-        state: "fail",
-        value: "9 of 15",
-        limit: "all",
-        why: "still being copied",
-      },
-    ],
     quarantine: 2,
-    flip: null,
     sidecars: Array.from({ length: 30 }, (_, i) => ({
       id: `host-${i}:127.0.0.1:8080`,
       epoch: 1,
@@ -59,18 +31,8 @@ function large(): Status {
       holding: false,
       new_app_down: false,
     })),
-    controller: { leading: true, doing: null },
-    paused: { backfill: false, mirror: false },
-    next: "",
-    went_back: null,
-    maintenance: null,
-    gap: null,
-    databases: {
-      old: { reachable: true, state: null, refused_writes: 0 },
-      new: { reachable: true, state: null, refused_writes: 0 },
-    },
-    problems: [],
-  } as Status;
+    ...changes,
+  };
 }
 
 test("one screen of 80 by 24, whatever there is to show; what is left out is counted", () => {
@@ -82,8 +44,44 @@ test("one screen of 80 by 24, whatever there is to show; what is left out is cou
   expect(screen).toContain("off dual-write [backfill] verify");
   expect(screen).toContain("! keys in quarantine");
   expect(screen).toMatch(/gates +fail +backfill 9 of 15/);
+  // What comes next is never what is left out, nor cut.
+  expect(screen.replaceAll(/\n +/g, " ")).toContain(`next        ${STATUS.next}\nback `);
+  expect(screen).toContain("back        `crossfade rollback` goes to dual-write");
   expect(screen).toMatch(/tables +table_with_a_rather_long #+\.+ 2 min left/);
   expect(screen.match(/… \d+ more/g)).toHaveLength(2);
+});
+
+test("who looks for the first time sees that it went back by itself, from where and why, and until when it stays", () => {
+  const lines = watchScreen(
+    large({
+      phase: "shadow",
+      went_back: {
+        at: "2026-11-20T12:00:00Z",
+        from: "canary",
+        why: "errors: new failed 40 %",
+        until: "2026-11-20T13:00:00Z",
+      },
+    }),
+    { columns: 80, rows: 24 },
+    NOW,
+  ).split("\n");
+  expect(lines.length).toBeLessThanOrEqual(23);
+  const screen = stripVTControlCharacters(lines.join("\n"));
+  expect(screen).toContain("shop   ! went back by itself from canary");
+  expect(screen).toContain("went back   by itself from canary, 3 min ago: errors: new failed 40 %");
+  expect(screen).toContain("not again by itself before 2026-11-20T13:00:00Z");
+  expect(screen).toContain("next ");
+});
+
+test("there is a way back in every phase that has one", () => {
+  const back = (phase: Status["phase"]) =>
+    watchScreen({ ...STATUS, phase }, { columns: 80, rows: 24 }, NOW)
+      .split("\n")
+      .find((text) => text.startsWith("back "));
+  expect(back("off")).toBeUndefined();
+  expect(back("dual-write")).toContain("goes to off");
+  expect(back("write-new")).toContain("goes to read-new, with a flip");
+  expect(back("done")).toContain("no way back but a restore");
 });
 
 test("a tall terminal shows everything, a tiny one still fits", () => {
