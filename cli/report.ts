@@ -23,8 +23,8 @@ interface Options {
 export const report: Command<Options> = {
   name: "report",
   summary: "writes the whole migration as one file",
-  details: `Writes what was recorded: a verdict, phases, what every table's last verify found, receipts, gates, quarantine, the timeline,
-and the plan without its secrets. The same facts in every format; the HTML file loads nothing from anywhere. Without --out
+  details: `Writes what was recorded: a verdict, phases, traffic and lag over time, what every table's last verify found, receipts, the
+gates at each step, quarantine, the timeline, and the plan without its secrets. The same facts in every format; the HTML file loads nothing from anywhere. Without --out
 it is printed.`,
   examples: [
     "crossfade report --out report.html",

@@ -66,16 +66,13 @@ async function runDemo(demo: Demo): Promise<number> {
 /** Traffic, and nobody who walks: that is up to whoever looks. */
 async function leaveToUser(demo: Demo, scene: Scene, stack: AsyncDisposableStack): Promise<number> {
   const traffic = openTraffic(demo, scene);
-  const stop = () => stopTraffic(traffic, scene);
-  stack.defer(stop);
-  await keepRunning(demo, scene);
-  // Ctrl-C reaches servers and apps too: what fails from here on, fails because of it.
-  const { requests, failed, reads } = traffic.counters;
-  await stop();
-  demo.screen.line(
-    `\n${requests} requests, ${failed} failed, ${reads.stale} of ${reads.checked} reads stale`,
-  );
-  return failed + reads.stale === 0 ? 0 : 1;
+  stack.defer(() => stopTraffic(traffic, scene));
+  try {
+    return await keepRunning(demo, scene);
+  } finally {
+    // Ctrl-C reaches servers and apps too: what fails from here on, fails because of it.
+    demo.findings.traffic = traffic.counters;
+  }
 }
 
 /** What a broken process leaves waiting must not wait for ever. */
@@ -119,7 +116,7 @@ function printResult({ options, screen, findings }: Demo): void {
 async function keepRunning(
   { screen, signal, options }: Demo,
   { urls, plan, broken }: Scene,
-): Promise<void> {
+): Promise<never> {
   screen.line(`
 Everything ${options.byHand ? "is" : "is still"} running, the traffic too; Ctrl-C ends it.
   console       ${urls.operate}
@@ -130,11 +127,18 @@ Everything ${options.byHand ? "is" : "is still"} running, the traffic too; Ctrl-
   new database  ${urls.newDatabase}
   plan          ${plan}
   try           bin/crossfade status --plan ${plan}${options.byHand ? `\n                bin/crossfade advance --plan ${plan}` : ""}`);
-  await Promise.race([whenAborted(signal), broken]);
+  return Promise.race([whenAborted(signal), broken]);
 }
 
-function tellFailure({ screen, workspace, findings }: Demo, error: unknown): number {
+function tellFailure({ screen, workspace, findings, options }: Demo, error: unknown): number {
   if (error instanceof Interrupted) {
+    if (options.byHand && findings.traffic !== undefined) {
+      const { requests, failed, reads } = findings.traffic;
+      screen.line(
+        `\n${requests} requests, failed ${failed}; ${reads.checked} answers checked, stale ${reads.stale}`,
+      );
+      return failed + reads.stale === 0 ? 0 : 1;
+    }
     // After the verdict (`--keep`) being stopped is the regular end.
     if (findings.complete) return judge(findings).ok ? 0 : 1;
     screen.line(`\ndemo: ${error.message}; everything is ended`);
