@@ -117,7 +117,8 @@ export function verifyText(verify: Status["verify"], now: Date): string {
   const trip = verify.round_trip?.failed ?? 0;
   const lost =
     trip > 0 ? `   ${bad(`${count(trip)} rows of new do not survive the way back`)}` : "";
-  return `${verify.state}   ${age}${differ > 0 ? `   ${bad(counts)}` : ""}${lost}`;
+  const why = verify.why === null ? "" : `   ${bad(verify.why)}`;
+  return `${verify.state}${why}   ${age}${differ > 0 ? `   ${bad(counts)}` : ""}${lost}`;
 }
 
 /** Nothing before the first read was compared. */

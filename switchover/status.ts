@@ -45,6 +45,8 @@ export interface Status {
   };
   readonly verify: {
     readonly state: "none" | VerifyRun["state"];
+    /** Why the last run did not get to its end. */
+    readonly why: string | null;
     readonly clean_at: string | null;
     readonly missing: number;
     readonly extra: number;
@@ -282,6 +284,7 @@ function verifyStatus(
   const { missing, extra, different } = run ?? { missing: 0, extra: 0, different: 0 };
   return {
     state: run?.state ?? "none",
+    why: run?.error ?? null,
     clean_at: clean?.finishedAt?.toISOString() ?? null,
     missing,
     extra,

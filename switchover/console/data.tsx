@@ -113,6 +113,7 @@ export function Verify({ status }: { readonly status: Status }) {
   const { verify } = status;
   return (
     <Card title="Verify" id="verify" aside={<State value={verify.state} well="clean" />}>
+      {verify.why !== null && <p class="why">{verify.why}</p>}
       <Facts
         of={[
           [

@@ -29,7 +29,15 @@ export const STATUS: Status = {
       { table: "notes", chunks: 1, done: 0, failed: 0, rows: 0, eta_s: null },
     ],
   },
-  verify: { state: "none", clean_at: null, missing: 0, extra: 0, different: 0, round_trip: null },
+  verify: {
+    state: "none",
+    why: null,
+    clean_at: null,
+    missing: 0,
+    extra: 0,
+    different: 0,
+    round_trip: null,
+  },
   shadow: NO_SHADOW,
   gates: [
     { name: "lag", state: "pass", value: "3 ms", limit: "1000 ms", why: "the mirror keeps up" },

@@ -48,6 +48,7 @@ test("what is wrong stands out: nobody leads, paused, problems, a gap, differenc
       mirror: { ...STATUS.mirror, state: "absent", lag_ms: null, why: "no mirror runs" },
       verify: {
         state: "dirty",
+        why: null,
         clean_at: null,
         missing: 1,
         extra: 0,
@@ -81,6 +82,13 @@ test("what is wrong stands out: nobody leads, paused, problems, a gap, differenc
   ]) {
     expect(screen.split("\n")).toContain(line);
   }
+});
+
+test("a comparison that did not get to its end says why", () => {
+  const verify = { ...STATUS.verify, state: "failed", why: "not compared: orders" } as const;
+  expect(statusScreen({ ...STATUS, verify }).split("\n")).toContain(
+    "verify      failed   not compared: orders   never clean yet",
+  );
 });
 
 test("a receipt says what nobody measured, and why it was undone", () => {
