@@ -11,8 +11,10 @@ import {
   startVerifyRun,
   type VerifyRun,
 } from "../store/control/verify-runs.ts";
+import { recordRowCounts } from "../store/control/verify-history.ts";
 import { type Chunk, chunkRanges } from "../store/postgres/chunks.ts";
 import { compareChunk, type Difference, differenceName } from "../store/postgres/compare.ts";
+import { countRows } from "../store/postgres/count-rows.ts";
 import type { Engine } from "../store/postgres/engine.ts";
 import type { CompiledDirection, Driver, Mapping } from "../store/postgres/mapping.ts";
 import { type OwnedTarget, ownedTargets } from "../store/postgres/orphans.ts";
@@ -166,12 +168,27 @@ async function compareAll(
     if (isComplete(options)) {
       for (const [index, check] of options.plan.checks.entries())
         await verifyCheck(options, context, run, check, index);
+      // Reading every table once more is for who waits for an answer, and not for a comparison that rests in between.
+      if (options.rest === undefined) await recordCounts(options, context, run);
     }
     await context.shapes.check();
     return undefined;
   } catch (error) {
     options.log.warn({ err: error }, `verify: ${messageOf(error)}`);
     return messageOf(error);
+  }
+}
+
+/** For the report: a count says nothing that a comparison has not said better, so nothing fails with it. */
+async function recordCounts(
+  { store, direction, log }: VerifyOptions,
+  context: SyncContext,
+  run: number,
+): Promise<void> {
+  try {
+    await recordRowCounts(store, run, await countRows(context, direction));
+  } catch (error) {
+    log.warn({ err: error }, `verify: rows were not counted: ${messageOf(error)}`);
   }
 }
 

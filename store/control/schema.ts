@@ -306,7 +306,7 @@ const MIGRATIONS: readonly ((store: ControlStore) => string)[] = [
       add column gap_planned int not null default 0;
     update ${store.table("migration")} set gap_report = 1 where gap is not null;
   `,
-  // What charts show, for the whole migration.
+  // What charts show, for the whole migration; and how many rows each table had.
   (store) => `
     create table ${store.table("series")} (
       at bigint primary key,
@@ -322,5 +322,6 @@ const MIGRATIONS: readonly ((store: ControlStore) => string)[] = [
       new_errors_per_s double precision,
       new_p50_ms double precision,
       new_p99_ms double precision);
+    alter table ${store.table("verify_run")} add column row_counts jsonb;
   `,
 ];

@@ -17,7 +17,7 @@ figure { margin: 0; } figcaption { font-weight: 600; font-size: .85rem; } figcap
 svg { display: block; width: 100%; } svg text { font: 10px system-ui, sans-serif; fill: currentColor; opacity: .75; }
 .grid, .mark { stroke: var(--line); fill: none; } .mark { stroke-dasharray: 2 3; }
 .line { fill: none; stroke: currentColor; stroke-width: 1.6; stroke-linejoin: round; stroke-linecap: round; }
-.line.old { stroke: var(--old); } .line.new { stroke: var(--new); stroke-dasharray: 6 4; } summary { margin: .8rem 0; cursor: pointer; }
+b.old { color: var(--old); } b.new { color: var(--new); } .line.old { stroke: var(--old); } .line.new { stroke: var(--new); stroke-dasharray: 6 4; } summary { margin: .8rem 0; cursor: pointer; }
 th { white-space: nowrap; } meter { width: 8rem; accent-color: var(--bar); } pre { overflow-x: auto; font-size: .8rem; }`;
 
 /** One file with nothing to load: no script, no font, no image. */
@@ -59,7 +59,10 @@ function section(
 function figure({ title, unit, lines }: Chart, svg: string): string {
   const legend = lines
     .filter(({ look }) => look !== "plain")
-    .map(({ name, look }) => `<i>${look === "new" ? "┅" : "━"} ${text(name)}</i>`);
+    .map(
+      ({ name, look }) =>
+        `<i><b class="${look}">${look === "new" ? "┅" : "━"}</b> ${text(name)}</i>`,
+    );
   return `<figure><figcaption>${text(title)} (${text(unit)})${legend.join("")}</figcaption>${svg}</figure>`;
 }
 

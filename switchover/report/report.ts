@@ -9,7 +9,12 @@ import {
 } from "../../store/control/history.ts";
 import { isInstalled } from "../../store/control/schema.ts";
 import { NO_SERIES, readSeries, type SeriesDocument } from "../../store/control/series.ts";
-import { lastVerifiedTables, type TableVerified } from "../../store/control/verify-history.ts";
+import {
+  lastRowCounts,
+  lastVerifiedTables,
+  type TableCounted,
+  type TableVerified,
+} from "../../store/control/verify-history.ts";
 import { keysLeftBehind, recordedLeftBehind, type KeyLeftBehind } from "../left-behind.ts";
 import type { Gate } from "../gates.ts";
 import { readStatus, type Status, type StatusInput } from "../status.ts";
@@ -24,6 +29,8 @@ export interface Report {
   /** How long each stay in a phase took; the last is still going on. */
   readonly stays: readonly Stay[];
   readonly tables: readonly ReportedTable[];
+  /** Rows of every mapped table of both sides, when they were last counted. */
+  readonly counts: readonly TableCounted[];
   /** How every gate stood at each step that was taken. */
   readonly passages: readonly Passage[];
   readonly receipts: readonly (Receipt & { readonly at: Date })[];
@@ -67,14 +74,15 @@ export async function readReport(input: StatusInput): Promise<Report> {
   const { plan, store, engine } = input;
   const status = await readStatus(input);
   const recorded = status.phase !== "unknown" && (await isInstalled(store));
-  const [timeline, receipts, verified, series] = recorded
+  const [timeline, receipts, verified, counts, series] = recorded
     ? await Promise.all([
         readEvents(store, { limit: ALL }),
         readReceipts(store, ALL),
         lastVerifiedTables(store),
+        lastRowCounts(store),
         readSeries(store, "all", SERIES_POINTS),
       ])
-    : [[], [], [], NO_SERIES];
+    : [[], [], [], [], NO_SERIES];
   const isMirrored = recorded && status.phase !== "off" && status.phase !== "done";
   const quarantine = isMirrored
     ? await keysLeftBehind(engine, status.mirror.direction)
@@ -87,10 +95,11 @@ export async function readReport(input: StatusInput): Promise<Report> {
     plan: plan.name,
     generated_at: now.toISOString(),
     versions: { crossfade: packageVersion(), node: process.version },
-    verdict: verdict(status, tables, receipts),
+    verdict: verdict(status, tables, receipts, quarantine),
     status,
     stays: staysOf(timeline, now),
     tables,
+    counts,
     passages: passagesOf(timeline),
     receipts: receipts.toReversed(),
     quarantine,
@@ -105,6 +114,7 @@ function verdict(
   status: Status,
   tables: readonly TableVerified[],
   receipts: readonly Receipt[],
+  quarantine: readonly KeyLeftBehind[],
 ): Report["verdict"] {
   const wrong: string[] = [];
   const direction = status.mirror.direction;
@@ -122,15 +132,18 @@ function verdict(
     return { ok: false, sentence: "The control store cannot be read, so nothing can be said." };
   if (wrong.length > 0) return { ok: false, sentence: `In ${status.phase}: ${wrong.join("; ")}.` };
   const verified =
-    tables.length === 0
-      ? "no row has been compared yet"
-      : `every compared row is equal (${tables.length} tables)`;
+    tables.length === 0 ? "no row has been compared yet" : `every compared row is equal`;
+  const accepted = quarantine.filter(({ state }) => state === "accepted").length;
+  const left =
+    accepted === 0
+      ? "nothing is in quarantine"
+      : `nothing is in quarantine but ${accepted} ${accepted === 1 ? "key" : "keys"} whose loss was accepted`;
   return {
     ok: true,
     sentence:
       status.phase === "off"
         ? "Nothing is installed; the old side serves everything."
-        : `In ${status.phase}, with ${status.authority} as the authority: ${verified}, nothing is in quarantine, no held write failed.`,
+        : `In ${status.phase}, with ${status.authority} as the authority: ${verified}, ${left}, no held write failed.`,
   };
 }
 

@@ -21,6 +21,7 @@ export function sectionsOf(report: Report): Section[] {
   return [
     phases(report),
     overTime(report),
+    counts(report),
     tables(report),
     receipts(report),
     passages(report),
@@ -46,10 +47,19 @@ function phases({ stays }: Report): Section {
   };
 }
 
+function counts({ counts: found }: Report): Section {
+  return {
+    title: "Rows",
+    columns: ["side", "table", "rows", "counted at"],
+    rows: found.map(({ side, table, rows, at }) => [side, table, String(rows), at.toISOString()]),
+    empty: "Nothing was counted yet: `crossfade verify` does, and so does the phase verify.",
+  };
+}
+
 function tables({ tables: found, status }: Report): Section {
   const copied = new Map(status.backfill.tables.map(({ table, rows }) => [table, rows]));
   return {
-    title: "Tables",
+    title: "Comparison of each table",
     columns: [
       "direction",
       "table",
@@ -65,10 +75,12 @@ function tables({ tables: found, status }: Report): Section {
     ],
     rows: found.map((table) => [
       table.direction,
-      table.table,
+      table.rowless && !table.table.startsWith("check ")
+        ? `${table.table} (foreign keys)`
+        : table.table,
       table.direction === "forward" ? String(copied.get(table.table) ?? "") : "",
-      String(table.rows),
-      String(table.found),
+      table.rowless ? "" : String(table.rows),
+      table.rowless ? "" : String(table.found),
       Object.entries(table.rejected)
         .map(([reason, keys]) => `${keys} × ${reason}`)
         .join("; ") || "none",

@@ -235,6 +235,10 @@ describe.skipIf(!installed)(
       expect(half.json.tables).toMatchObject([
         { table: "items", rows: 119, found: 119, rejected: { "the name is empty": 1 } },
       ]);
+      expect(half.json.counts).toMatchObject([
+        { side: "old", table: "items", rows: 120 },
+        { side: "new", table: "items", rows: 119 },
+      ]);
       expect(half.json.quarantine).toMatchObject([{ state: "accepted", key: [`${REJECTED}`] }]);
       await advance(page, "write-new", true);
       await click(page, "Approve…");
@@ -273,6 +277,7 @@ describe.skipIf(!installed)(
       expect(json.quarantine).toMatchObject([
         { direction: "forward", state: "accepted", key: [`${REJECTED}`] },
       ]);
+      expect(json.verdict.sentence).toContain("but 1 key whose loss was accepted");
       expect(json.series.reads_new.at(-1)).toBe(1);
 
       expect(complaints).toEqual([]);
@@ -338,13 +343,14 @@ async function expectSameFacts(browser: Browser, plan: Plan, name: string): Prom
   await page.setContent(report.html);
   const facts = await htmlFacts(page);
   expect(facts).toEqual(markdownFacts(report.md));
-  const { stays, tables, receipts, passages, quarantine, series, timeline } = report.json;
+  const { stays, tables, counts, receipts, passages, quarantine, series, timeline } = report.json;
   expect(
     Object.fromEntries(Object.entries(facts).map(([title, rows]) => [title, rows.length])),
   ).toMatchObject({
     Phases: stays.length,
     "Over time": series.at.length,
-    Tables: tables.length,
+    Rows: counts.length,
+    "Comparison of each table": tables.length,
     "Gates at each step": passages.flatMap(({ gates }) => gates).length,
     ...(receipts.length === 0 ? {} : { "Receipts of flips and drills": receipts.length }),
     ...(quarantine.length === 0 ? {} : { Quarantine: quarantine.length }),
