@@ -16,10 +16,10 @@ export async function countRows(
 ): Promise<RowCounts> {
   const drivers = compiled.drivers.map(({ name }) => name);
   const targets = new Set(allMappings(compiled).map(({ mapping }) => mapping.target.name));
-  const [from, to] = [
-    await countEach(source, compiled.sourceSchema, drivers),
-    await countEach(target, compiled.targetSchema, [...targets]),
-  ];
+  const [from, to] = await Promise.all([
+    countEach(source, compiled.sourceSchema, drivers),
+    countEach(target, compiled.targetSchema, [...targets]),
+  ]);
   return { [sourceOf(direction)]: from, [targetOf(direction)]: to } as RowCounts;
 }
 
