@@ -1,4 +1,5 @@
 import { PHASES } from "../config/words.ts";
+import { healthOf } from "../switchover/health.ts";
 import type { Status, TableStatus } from "../switchover/status.ts";
 import {
   backLines,
@@ -93,16 +94,14 @@ function tailLines(status: Status, columns: number): string[] {
   ];
 }
 
+/** The first reason; the console lists them all. */
 function healthText(status: Status): string {
-  if (status.problems.length > 0 || status.gap !== null) return bad("✗ trouble");
-  if (!status.controller.leading && status.phase_since !== null)
-    return bad("✗ no controller leads");
-  if (status.went_back !== null) return warn(`! went back by itself from ${status.went_back.from}`);
-  if (status.maintenance !== null) return warn("! maintenance: writes are answered with 503");
-  const paused = (["backfill", "mirror"] as const).filter((role) => status.paused[role]);
-  if (paused.length > 0) return warn(`! paused: ${paused.join(", ")}`);
-  if (status.quarantine > 0) return warn("! keys in quarantine");
-  return good("✓ no trouble known");
+  const { level, text, reasons } = healthOf(status);
+  const [first, ...others] = reasons;
+  const why = first === undefined ? "" : `: ${first}`;
+  const more = others.length === 0 ? "" : `, and ${others.length} more`;
+  if (level === "well") return good(`✓ ${text}`);
+  return level === "trouble" ? bad(`✗ ${text}${more}${why}`) : warn(`! ${text}${more}${why}`);
 }
 
 /** `off dual-write [backfill] verify …`: readable without colours. */

@@ -105,7 +105,7 @@ async function verify(execution: Execution, args: RequestArgs<"verify">): Promis
   await addEvent(store, {
     kind: "verify",
     by,
-    detail: { run: run.id, state: run.state, rows: run.rows },
+    detail: { run: run.id, state: run.state, rows: run.rows, why: run.error ?? null },
   });
   return { run, examples: await readVerifyExamples(store, run.id) };
 }

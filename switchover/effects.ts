@@ -207,7 +207,13 @@ export async function verifyUntilClean(execution: Execution): Promise<VerifyRun>
     await addEvent(store, {
       kind: "verify",
       by,
-      detail: { run: run.id, state: run.state, rows: run.rows, differences: describeRun(run) },
+      detail: {
+        run: run.id,
+        state: run.state,
+        rows: run.rows,
+        differences: describeRun(run),
+        why: run.error ?? null,
+      },
     });
     if (run.state === "clean") return run;
     if (run.state === "failed") break;

@@ -153,7 +153,7 @@ function describe({ kind, detail }: TimelineEntry): string {
     case "rollback":
       return `${text("from")} → ${text("to")}: ${detail["ok"] === true ? "ok" : `undone, ${text("why")}`}`;
     case "verify":
-      return `${text("state")}, ${text("rows")} rows`;
+      return `${text("state")}, ${text("rows")} rows${text("why") === "" ? "" : `: ${text("why")}`}`;
     case "refused":
       return `${text("command")}: ${text("why")}`;
     case "denied":

@@ -1,8 +1,6 @@
 import type { Phase } from "../../config/words.ts";
-import type { Status } from "../status.ts";
-import { ms, plural } from "./format.ts";
 
-/** What the page says in words. Pure, so that tests can read it. */
+/** What the page says in words. */
 
 /** What goes on in each phase. */
 export const PHASE_MEANING: Readonly<Record<Phase, string>> = {
@@ -28,44 +26,4 @@ export function mustBeTyped(phase: Phase): string | undefined {
   if (phase === "done")
     return "This ends the way back: mirrors, feeds and triggers are removed and the old tables are set aside.";
   return undefined;
-}
-
-export interface Verdict {
-  readonly level: "well" | "attention" | "trouble";
-  readonly text: string;
-  readonly reasons: readonly string[];
-}
-
-/** The five-second answer. */
-export function verdict(status: Status): Verdict {
-  const trouble = [...status.problems];
-  const attention: string[] = [];
-  const running = status.phase !== "off" && status.phase !== "done" && status.phase !== "unknown";
-  if (status.gap !== null) trouble.push(`gap: ${status.gap}`);
-  if (!status.controller.leading && status.phase_since !== null)
-    trouble.push("no controller leads: nothing advances or recovers");
-  const mirrored = running && !(status.mirror.state === "waiting" && status.phase === "write-new");
-  if (mirrored && status.mirror.state !== "running") {
-    const why = status.mirror.why === null ? "" : `: ${status.mirror.why}`;
-    (status.paused.mirror ? attention : trouble).push(`the mirror is ${status.mirror.state}${why}`);
-  }
-  if (status.backfill.state === "failed") trouble.push("chunks of the backfill failed");
-  if (running && status.sidecars.length === 0) attention.push("no sidecar is registered");
-  for (const sidecar of status.sidecars) {
-    if (sidecar.seen_ms > 5_000)
-      attention.push(`sidecar ${sidecar.id} was last seen ${ms(sidecar.seen_ms)} ago`);
-    if (sidecar.new_app_down)
-      attention.push(`sidecar ${sidecar.id}: the new app does not answer, old answers its reads`);
-  }
-  if (status.quarantine > 0) attention.push(`${plural(status.quarantine, "key")} in quarantine`);
-  if (status.verify.state === "dirty") attention.push("the last comparison found differences");
-  if (status.paused.backfill) attention.push("the backfill is paused");
-  const reasons = [...trouble, ...attention];
-  if (trouble.length > 0) return { level: "trouble", text: "Trouble", reasons };
-  if (attention.length > 0) return { level: "attention", text: "Needs attention", reasons };
-  return {
-    level: "well",
-    text: status.phase === "off" ? "Not started" : status.phase === "done" ? "Done" : "All is well",
-    reasons,
-  };
 }

@@ -1,9 +1,10 @@
 import { PHASES } from "../../config/words.ts";
 import type { Phase } from "../../config/words.ts";
+import { healthOf } from "../health.ts";
 import type { Status } from "../status.ts";
 import { Explained } from "./explain.tsx";
 import { percent, plural, since } from "./format.ts";
-import { PHASE_MEANING, verdict } from "./meaning.ts";
+import { PHASE_MEANING } from "./meaning.ts";
 import { leave, now, offline, session, statusAt } from "./state.ts";
 
 /** The first five seconds: which migration, how it is, where it stands. */
@@ -43,7 +44,7 @@ function Connection() {
 }
 
 export function VerdictLine({ status }: { readonly status: Status }) {
-  const found = verdict(status);
+  const found = healthOf(status);
   const { text, reasons } = found;
   // Nobody should take for well what was well when it was last heard of.
   const stale = offline.value !== null;

@@ -42,7 +42,7 @@ test("one screen of 80 by 24, whatever there is to show; what is left out is cou
     expect(stripVTControlCharacters(line).length, line).toBeLessThanOrEqual(80);
   const screen = stripVTControlCharacters(lines.join("\n"));
   expect(screen).toContain("off dual-write [backfill] verify");
-  expect(screen).toContain("! keys in quarantine");
+  expect(screen).toContain("shop   ! Needs attention: 2 keys in quarantine");
   expect(screen).toMatch(/gates +fail +backfill 9 of 15/);
   // What comes next is never what is left out, nor cut.
   expect(screen.replaceAll(/\n +/g, " ")).toContain(`next        ${STATUS.next}\nback `);
@@ -67,10 +67,24 @@ test("who looks for the first time sees that it went back by itself, from where 
   ).split("\n");
   expect(lines.length).toBeLessThanOrEqual(23);
   const screen = stripVTControlCharacters(lines.join("\n"));
-  expect(screen).toContain("shop   ! went back by itself from canary");
+  expect(screen).toContain("shop   ! Needs attention, and 1 more: went back by itself from canary");
   expect(screen).toContain("went back   by itself from canary, 3 min ago: errors: new failed 40 %");
   expect(screen).toContain("not again by itself before 2026-11-20T13:00:00Z");
   expect(screen).toContain("next ");
+});
+
+test("one line says whether somebody has to look", () => {
+  const health = (changes: Partial<Status>) =>
+    stripVTControlCharacters(
+      watchScreen({ ...STATUS, ...changes }, { columns: 80, rows: 24 }, NOW).split("\n")[0] ?? "",
+    );
+  expect(health({})).toBe("shop   ✓ All is well");
+  const mirror = { ...STATUS.mirror, state: "failed", why: "the disk of new is full" } as const;
+  expect(health({ mirror })).toContain("✗ Trouble: the mirror is failed: the disk of new is full");
+  expect(health({ maintenance: "back soon" })).toContain("! Needs attention: maintenance: writes");
+  expect(health({ gap: "new was restored", mirror })).toContain(
+    "✗ Trouble, and 1 more: gap: new was restored",
+  );
 });
 
 test("there is a way back in every phase that has one", () => {
