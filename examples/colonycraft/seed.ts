@@ -82,6 +82,17 @@ async function withClient(
   }
 }
 
+async function isSeeded(databaseUrl: string): Promise<boolean> {
+  let found = false;
+  await withClient(databaseUrl, async (client) => {
+    const { rows } = await client.query<{ found: boolean }>(
+      "select to_regclass('users') is not null as found",
+    );
+    found = rows[0]?.found === true;
+  });
+  return found;
+}
+
 if (import.meta.main) {
   const {
     OLD_DATABASE_URL,
@@ -91,7 +102,12 @@ if (import.meta.main) {
   if (OLD_DATABASE_URL === undefined || NEW_DATABASE_URL === undefined) {
     throw new Error("OLD_DATABASE_URL and NEW_DATABASE_URL must be set");
   }
-  await createSchema("old", OLD_DATABASE_URL);
-  await createSchema("new", NEW_DATABASE_URL);
-  await seed({ databaseUrl: OLD_DATABASE_URL, conversations: Number(conversations) });
+  if (await isSeeded(OLD_DATABASE_URL)) {
+    process.stdout.write("the old database has its tables already: nothing to do\n");
+  } else {
+    await createSchema("old", OLD_DATABASE_URL);
+    await createSchema("new", NEW_DATABASE_URL);
+    await seed({ databaseUrl: OLD_DATABASE_URL, conversations: Number(conversations) });
+    process.stdout.write(`${conversations} conversations of 200 users\n`);
+  }
 }

@@ -89,6 +89,15 @@ describe("compose.yaml", () => {
     }
   });
 
+  test("runs no server that the image's pg_dump is too old for", () => {
+    const client = Number(/postgresql-client-(\d+)/.exec(text("Dockerfile"))?.[1]);
+    const servers = Object.values(compose.services).flatMap(({ image }) =>
+      image?.startsWith("postgres:") === true ? [Number(image.split(":")[1])] : [],
+    );
+    expect(servers).toHaveLength(2);
+    for (const server of servers) expect(client).toBeGreaterThanOrEqual(server);
+  });
+
   test("gives the example's plan what it reads", () => {
     const plan = loadPlan(
       join(ROOT, "examples/colonycraft/crossfade.yaml"),
