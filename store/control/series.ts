@@ -44,7 +44,7 @@ export type SeriesRange = (typeof SERIES_RANGES)[number];
 
 /** Points stand at multiples of it: of several controllers that sample, one is recorded. */
 export const SAMPLE_S = 2;
-export const RECENT_S = 300;
+const RECENT_S = 300;
 /** Older points than the recent ones: thinned out to the lower number whenever they are more than the upper. */
 const MOST_POINTS = 1_000;
 const THINNED_POINTS = 500;
@@ -125,11 +125,12 @@ export async function readSeries(
   const rows = await query<Row>(
     store,
     `with shown as (select * from ${store.table("series")}
-       where $1 or at > extract(epoch from clock_timestamp()) - $2::int),
+       where $1 or at > $2::float8),
      width as (select greatest(1, ceil((max(at) - min(at) + 1) / $3::float8))::bigint as s, min(at) as first from shown)
      select max(at)::float8 as at, ${JOINED.map((sql, i) => `${sql} as ${COLUMNS[i]}`).join(", ")}
      from shown, width group by (at - width.first) / width.s order by 1`,
-    [range === "all", RECENT_S, most],
+    // By the clock that the points have their times from: that of a controller.
+    [range === "all", Date.now() / 1000 - RECENT_S, most],
   );
   return columnsOf(rows);
 }
