@@ -99,6 +99,8 @@ export interface QuarantinedKey {
 export type SideStatus =
   | {
       readonly reachable: true;
+      /** Of the server, as it names it: `18.1`. */
+      readonly version: string;
       /** What its state row says; null where nothing is installed. */
       readonly state: { readonly authority: Side; readonly epoch: number } | null;
       readonly refused_writes: number;

@@ -13,6 +13,7 @@ import { dropAside } from "../store/postgres/drop-aside.ts";
 import { refusedCount } from "../store/postgres/guard.ts";
 import { acceptLoss, listQuarantine } from "../store/postgres/quarantine.ts";
 import { changedShapes } from "../store/postgres/shape-watch.ts";
+import { serverVersion } from "../store/postgres/server-health.ts";
 import { findState } from "../store/postgres/state.ts";
 import type { Attempt } from "../store/postgres/state.ts";
 import {
@@ -232,10 +233,11 @@ async function sideStatuses(wiring: Wiring): Promise<Record<Side, SideStatus>> {
 async function sideStatus(wiring: Wiring, side: Side): Promise<SideStatus> {
   try {
     return await onSide(wiring, side, async (client) => {
+      const version = await serverVersion(client);
       const row = await findState(client, side);
-      if (row === undefined) return { reachable: true, state: null, refused_writes: 0 };
+      if (row === undefined) return { reachable: true, version, state: null, refused_writes: 0 };
       const state = { authority: sourceOf(row.direction), epoch: row.epoch };
-      return { reachable: true, state, refused_writes: await refusedCount(client, side) };
+      return { reachable: true, version, state, refused_writes: await refusedCount(client, side) };
     });
   } catch (error) {
     return { reachable: false, why: redact(messageOf(error)) };

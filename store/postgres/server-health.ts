@@ -11,6 +11,12 @@ export interface ServerHealth {
   readonly databaseBytes: number;
 }
 
+/** As the server names it: `18.1`, or with its packager `15.14 (Debian 15.14-0+deb12u1)`. */
+export async function serverVersion(client: pg.ClientBase): Promise<string> {
+  const [row] = await run(client, "show server_version");
+  return row?.[0] ?? "unknown";
+}
+
 export interface Transactions {
   readonly open: number;
   readonly oldest: OldTransaction | undefined;

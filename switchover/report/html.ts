@@ -1,7 +1,7 @@
 import { stringify } from "yaml";
 import { type Chart, drawChart } from "./charts.ts";
 import type { Report } from "./report.ts";
-import { type Section, sectionsOf } from "./sections.ts";
+import { origin, type Section, sectionsOf } from "./sections.ts";
 
 const STYLE = `
 :root { color-scheme: light dark; --line: color-mix(in srgb, currentColor 20%, transparent); --bar: #3b7dd8; --old: #2a78d6; --new: #c2570c; }
@@ -22,14 +22,14 @@ th { white-space: nowrap; } meter { width: 8rem; accent-color: var(--bar); } pre
 
 /** One file with nothing to load: no script, no font, no image. */
 export function renderHtml(report: Report): string {
-  const { verdict, versions, status } = report;
+  const { verdict } = report;
   return `<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
 <title>Migration ${text(report.plan)}</title><style>${STYLE}</style></head><body>
 <h1>Migration ${text(report.plan)}</h1>
 <p class="verdict ${verdict.ok ? "ok" : "not-ok"}"><strong>${verdict.ok ? "Good." : "Not good."}</strong> ${text(verdict.sentence)}</p>
-<p>Written ${report.generated_at} by Crossfade ${text(versions.crossfade)} on Node ${text(versions.node)}. Epoch ${status.epoch}.</p>
+<p>${text(origin(report))}</p>
 ${sectionsOf(report)
   .map((part) => section(part, report))
   .join("\n")}

@@ -1,12 +1,12 @@
 import { stringify } from "yaml";
 import type { Report } from "./report.ts";
-import { type Section, sectionsOf } from "./sections.ts";
+import { origin, type Section, sectionsOf } from "./sections.ts";
 
 export function renderMarkdown(report: Report): string {
   return [
     `# Migration ${cell(report.plan)}`,
     `**${report.verdict.ok ? "Good" : "Not good"}.** ${cell(report.verdict.sentence)}`,
-    `Written ${report.generated_at} by Crossfade ${report.versions.crossfade} on Node ${report.versions.node}. Epoch ${report.status.epoch}.`,
+    cell(origin(report)),
     ...sectionsOf(report).map(table),
     `## Configuration, without secrets\n\n${indented(stringify(report.configuration))}`,
   ].join("\n\n");

@@ -16,6 +16,7 @@ import {
   type TableVerified,
 } from "../../store/control/verify-history.ts";
 import { keysLeftBehind, recordedLeftBehind, type KeyLeftBehind } from "../left-behind.ts";
+import type { SideStatus } from "../engine.ts";
 import type { Gate } from "../gates.ts";
 import { readStatus, type Status, type StatusInput } from "../status.ts";
 
@@ -23,7 +24,13 @@ import { readStatus, type Status, type StatusInput } from "../status.ts";
 export interface Report {
   readonly plan: string;
   readonly generated_at: string;
-  readonly versions: { readonly crossfade: string; readonly node: string };
+  /** Of this program, and of both servers; null: not reached. */
+  readonly versions: {
+    readonly crossfade: string;
+    readonly node: string;
+    readonly old: string | null;
+    readonly new: string | null;
+  };
   readonly verdict: { readonly ok: boolean; readonly sentence: string };
   readonly status: Status;
   /** How long each stay in a phase took; the last is still going on. */
@@ -94,7 +101,12 @@ export async function readReport(input: StatusInput): Promise<Report> {
   return {
     plan: plan.name,
     generated_at: now.toISOString(),
-    versions: { crossfade: packageVersion(), node: process.version },
+    versions: {
+      crossfade: packageVersion(),
+      node: process.version,
+      old: versionOf(status.databases.old),
+      new: versionOf(status.databases.new),
+    },
     verdict: verdict(status, tables, receipts, quarantine),
     status,
     stays: staysOf(timeline, now),
@@ -107,6 +119,10 @@ export async function readReport(input: StatusInput): Promise<Report> {
     timeline,
     configuration: publicPlan(plan),
   };
+}
+
+function versionOf(side: SideStatus): string | null {
+  return side.reachable ? side.version : null;
 }
 
 /** One sentence an auditor may quote: it names what is wrong, and says nothing is only where nothing is. */

@@ -16,6 +16,13 @@ export interface Section {
   readonly charts?: readonly Chart[];
 }
 
+/** When it was written, by what, and about which servers. */
+export function origin({ generated_at: at, versions, status }: Report): string {
+  const server = (version: string | null) =>
+    version === null ? "does not answer" : `runs PostgreSQL ${version}`;
+  return `Written ${at} by Crossfade ${versions.crossfade} on Node ${versions.node}. Old ${server(versions.old)}, new ${server(versions.new)}. Epoch ${status.epoch}.`;
+}
+
 /** The same facts in the same order for Markdown and HTML. */
 export function sectionsOf(report: Report): Section[] {
   return [

@@ -64,6 +64,10 @@ test("the same facts in every format, and no secret in any", async () => {
     expect(html).toContain(at);
     expect(md).toContain(at);
   }
+  const servers = `Old runs PostgreSQL ${report.versions.old}, new runs PostgreSQL ${report.versions.new}.`;
+  expect(servers).toMatch(/PostgreSQL \d+\.\d+.*PostgreSQL \d+\.\d+/);
+  expect(html).toContain(servers);
+  expect(md).toContain(servers);
   for (const gate of report.status.gates) {
     expect(html).toContain(`<td>${gate.name}</td><td>${gate.state}</td>`);
     expect(md).toContain(`| ${gate.name} | ${gate.state} |`);

@@ -61,8 +61,8 @@ export const STATUS: Status = {
   maintenance: null,
   gap: null,
   databases: {
-    old: { reachable: true, state: null, refused_writes: 0 },
-    new: { reachable: true, state: null, refused_writes: 3 },
+    old: { reachable: true, version: "18.1", state: null, refused_writes: 0 },
+    new: { reachable: true, version: "18.1", state: null, refused_writes: 3 },
   },
   problems: [],
 };
