@@ -5,12 +5,12 @@ import { type Environment, expandEnvironment } from "./environment.ts";
 import { PlanError, type PlanIssue } from "./errors.ts";
 import { normalise } from "./normalise.ts";
 import { notActing } from "./not-acting.ts";
-import { planIssues } from "./plan-issues.ts";
+import { pathOf, planIssues } from "./plan-issues.ts";
 import type { ListenAddress, Plan } from "./plan-types.ts";
 import { readYaml } from "./read-yaml.ts";
 import { type PlanFile, planSchema } from "./schema.ts";
 import { show } from "./units.ts";
-import { SIDES } from "./words.ts";
+import { DIRECTIONS, SIDES } from "./words.ts";
 
 /**
  * Reads and validates a plan file. Throws one PlanError with every problem it finds. The environment is read here and
@@ -38,6 +38,7 @@ function acrossFields(plan: PlanFile): PlanIssue[] {
     ...appTlsIssues(plan),
     ...addressIssues(plan),
     ...routeIssues(plan),
+    ...transformIssues(plan),
   ];
 }
 
@@ -200,5 +201,27 @@ function routeIssues(plan: PlanFile): PlanIssue[] {
         message: "found nothing, expected read, write or stream: the method * does not say",
       },
     ];
+  });
+}
+
+/** A module makes whole rows: SQL beside it would never run. */
+function transformIssues(plan: PlanFile): PlanIssue[] {
+  return DIRECTIONS.flatMap((direction) => {
+    const set = plan[direction];
+    if (set === undefined || set === "identity") return [];
+    return Object.entries(set).flatMap(([target, entry]) =>
+      [entry].flat().flatMap((mapping, i) => {
+        if (mapping.transform === undefined) return [];
+        const given = [
+          ...(Object.keys(mapping.set).length > 0 ? ["set"] : []),
+          ...(mapping.where === undefined ? [] : ["where"]),
+          ...(Object.keys(mapping.reject).length > 0 ? ["reject"] : []),
+        ];
+        return given.map((name) => ({
+          path: pathOf([direction, target, ...(Array.isArray(entry) ? [i] : []), name]),
+          message: `found ${name} beside transform, expected one or the other: the module makes the rows, leaves some out, and rejects`,
+        }));
+      }),
+    );
   });
 }

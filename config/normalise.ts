@@ -25,8 +25,8 @@ export function normalise(file: string, plan: PlanFile, notActing: readonly stri
     redis: plan.redis || undefined,
     feed: plan.feed,
     wal: { retainBytes: plan.wal.retain },
-    forward: mappingSet("forward", plan.forward),
-    reverse: plan.reverse === undefined ? undefined : mappingSet("reverse", plan.reverse),
+    forward: mappingSet(file, "forward", plan.forward),
+    reverse: plan.reverse === undefined ? undefined : mappingSet(file, "reverse", plan.reverse),
     proxy: {
       listen: plan.proxy.listen,
       tls: plan.proxy.tls && inFolderOf(file, plan.proxy.tls),
@@ -114,14 +114,21 @@ function inFolderOf<Files extends object>(file: string, files: Files): Files {
   return Object.fromEntries(entries) as Files;
 }
 
-function mappingSet(direction: Direction, set: MappingSetFile): MappingSet {
+function mappingSet(file: string, direction: Direction, set: MappingSetFile): MappingSet {
   if (set === "identity") return { kind: "identity" };
   const mappings = Object.entries(set).flatMap(([target, entry]) =>
     Array.isArray(entry)
       ? entry.map((one, i) => mapping(pathOf([direction, target, i]), target, one))
       : [mapping(pathOf([direction, target]), target, entry)],
   );
-  return { kind: "tables", mappings };
+  return {
+    kind: "tables",
+    mappings: mappings.map((one) =>
+      one.transform === undefined
+        ? one
+        : { ...one, transform: resolve(dirname(file), one.transform) },
+    ),
+  };
 }
 
 function mapping(path: string, target: string, entry: MappingFile): MappingPlan {
@@ -143,6 +150,7 @@ function mapping(path: string, target: string, entry: MappingFile): MappingPlan 
     own: own === undefined || own === "none" ? own : new Map(Object.entries(own)),
     set: new Map(Object.entries(entry.set)),
     reject: new Map(Object.entries(entry.reject)),
+    transform: entry.transform,
   };
 }
 

@@ -145,6 +145,8 @@ export interface MappingPlan {
   readonly set: ReadonlyMap<string, string>;
   /** Reason → SQL condition over the source row: true sends the row to quarantine. */
   readonly reject: ReadonlyMap<string, string>;
+  /** Absolute path of the module that makes the rows instead of `set`, `where` and `reject`. */
+  readonly transform?: string | undefined;
 }
 
 export interface ProxyPlan {

@@ -127,6 +127,11 @@ const mapping = section({
     .describe(
       "Reason to SQL condition: rows for which it is true go to quarantine with that reason.",
     ),
+  transform: file()
+    .optional()
+    .describe(
+      "Instead of set, where and reject: a TypeScript or JavaScript module that makes the rows, relative to the plan's folder (docs/transforms.md).",
+    ),
 });
 
 const mappings = z

@@ -34,3 +34,6 @@ for (const folder of FOLDERS) {
   });
   for (const file of files) cpSync(join(ROOT, file), join(DIST, file));
 }
+
+// Types only, so it is its own declaration: what `import type … from "crossfade"` finds.
+cpSync(join(ROOT, "config/transform-types.ts"), join(DIST, "transform-types.d.ts"));

@@ -163,7 +163,7 @@ async function compareTable(
     for (const { reason, rows, key } of trial.rejections)
       findings.push({
         severity: "warning",
-        path: `${part.mapping.path}.reject.${reason}`,
+        path: `${part.mapping.path}${part.reader.transform === undefined ? `.reject.${reason}` : ".transform"}`,
         what: `${count(rows, "row")} that forward makes are rejected on the way back: ${reason}`,
         rows,
         example: { key: exampleKey(input.plan.verify, part.driver.name, part.driver.key, key) },

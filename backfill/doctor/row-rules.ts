@@ -5,7 +5,7 @@ import { messageOf } from "../../config/errors.ts";
 import { run, type TextRow } from "../../store/postgres/statement.ts";
 import { isRefusal } from "../../store/postgres/sync-keys.ts";
 import type { Lab } from "./lab.ts";
-import { FailingRows, type Failure, halve, type Trial } from "./trial.ts";
+import { columnsPart, FailingRows, type Failure, halve, type Trial } from "./trial.ts";
 
 /** A rule of the target that one row alone breaks. */
 export interface RowRule {
@@ -30,7 +30,7 @@ export interface Broken {
 }
 
 /** The rules of the target table that can be asked of all rows at once, and so be counted. */
-export async function rowRules(lab: Lab, { mapping }: Trial): Promise<RowRule[]> {
+export async function rowRules(lab: Lab, { mapping, reader }: Trial): Promise<RowRule[]> {
   const rules = mapping.columns.flatMap((column) => {
     const target = columnOf(mapping.target, column.name);
     return [
@@ -38,7 +38,15 @@ export async function rowRules(lab: Lab, { mapping }: Trial): Promise<RowRule[]>
       ...sized(mapping.target.schema, mapping.target.name, column),
     ];
   });
-  return [...rules, ...(await checks(lab, mapping.target, mapping.columns))];
+  const all = [...rules, ...(await checks(lab, mapping.target, mapping.columns))];
+  const { transform } = reader;
+  if (transform === undefined) return all;
+  const text = `in ${transform.file}: make other rows, or return { reject: "a reason" }`;
+  return all.map((rule) => ({
+    ...rule,
+    part: rule.part.replace(/^\.set/, columnsPart(reader)),
+    fix: { where: "plan", text },
+  }));
 }
 
 function notNull({ name, expression }: MappedColumn): RowRule {

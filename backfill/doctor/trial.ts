@@ -1,10 +1,17 @@
 import { castExpression } from "../../store/postgres/compile-checks.ts";
-import { type Driver, type Mapping, type Reader, aliasOf } from "../../store/postgres/mapping.ts";
+import {
+  type Driver,
+  type Mapping,
+  type Reader,
+  type ReaderColumn,
+  aliasOf,
+} from "../../store/postgres/mapping.ts";
 import { ident } from "../../store/postgres/quote.ts";
 import { run, type TextRow } from "../../store/postgres/statement.ts";
 import { isRefusal } from "../../store/postgres/sync-keys.ts";
 import { keyTexts, mappedSelect, rejectedSelect } from "../../store/postgres/sync-sql.ts";
 import type { Lab, Staged } from "./lab.ts";
+import { transformStaged } from "./transform-trial.ts";
 
 /** Tries before a mapping's failing rows are no longer looked for one by one. */
 const MOST_TRIES = 300;
@@ -28,6 +35,7 @@ export interface Rejection {
 export interface Trial {
   readonly mapping: Mapping;
   readonly driver: Driver;
+  readonly reader: Reader;
   /** The rows made, with `cf_k0…` as texts, numbered in `cf_n`. */
   readonly made: string;
   /** Keys of rejected rows, `cf_k0…` and `cf_reason`. */
@@ -51,9 +59,21 @@ export async function tryMapping(
   }));
   const made = await lab.empty([...columns, ...keys]);
   const rejected = await lab.empty([...keys, { name: "cf_reason", type: "text" }]);
-  const part = { driver, reader, mapping, staged: staged.table };
   const failed = new FailingRows();
-  const untried = await halve(lab, staged.table, staged.last, {
+  const { transform } = reader;
+  let read = { table: staged.table, columns: reader.columns };
+  if (transform !== undefined) {
+    const { table, failures } = await transformStaged(
+      lab,
+      { driver, reader, transform },
+      staged,
+      rejected,
+    );
+    for (const { key, error } of failures) failed.add({ part: ".transform", error, keys: [key] });
+    read = { table, columns: transform.columns };
+  }
+  const part = { driver, reader, mapping, read };
+  const untried = await halve(lab, read.table, staged.last, {
     attempt: async (range) => {
       const raw = rawRows(part, range);
       const names = [...columns, ...keys].map(({ name }) => ident(name)).join(", ");
@@ -72,6 +92,7 @@ export async function tryMapping(
   return {
     mapping,
     driver,
+    reader,
     made,
     rejected,
     failures: failed.all(),
@@ -129,13 +150,18 @@ interface Part {
   readonly driver: Driver;
   readonly reader: Reader;
   readonly mapping: Mapping;
-  readonly staged: string;
+  /** What expressions run over, by the numbers of the source rows. */
+  readonly read: { readonly table: string; readonly columns: readonly ReaderColumn[] };
 }
 
-function rawRows({ reader, staged }: Part, { from, to }: Range): string {
-  const names = reader.columns.map(({ name }) => ident(name)).join(", ");
-  return `(select ${names} from ${staged} where cf_n between ${from} and ${to})`;
+function rawRows({ read }: Part, { from, to }: Range): string {
+  const names = read.columns.map(({ name }) => ident(name)).join(", ");
+  return `(select ${names} from ${read.table} where cf_n between ${from} and ${to})`;
 }
+
+/** Where the plan says what columns get. */
+export const columnsPart = (reader: Reader) =>
+  reader.transform === undefined ? ".set" : ".transform";
 
 /** Which part of the mapping fails on one row: each is run alone. */
 async function explain(
@@ -157,7 +183,7 @@ async function explain(
       `(${condition}\n)`,
     ]),
     ...mapping.columns.map((column): [string, string] => [
-      `.set.${column.name}`,
+      `${columnsPart(part.reader)}.${column.name}`,
       castExpression(column),
     ]),
   ];

@@ -77,7 +77,7 @@ export async function tryRows(
     })),
     ...here.rejections.map(({ reason, rows, key }): Finding => ({
       severity: "warning",
-      path: `${mapping.path}.reject.${reason}`,
+      path: `${mapping.path}${part.reader.transform === undefined ? `.reject.${reason}` : ".transform"}`,
       what: `${count(rows, "row")} rejected, to wait in quarantine: ${reason}`,
       rows,
       example: { key: exampleKey(input.plan.verify, driver.name, driver.key, key) },

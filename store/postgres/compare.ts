@@ -10,19 +10,19 @@ import { groupKeys } from "./key-groups.ts";
 import {
   type Key,
   type KeyScope,
+  keysInRange,
   mappedRelation,
   ownedRelation,
   type Part,
   readRows,
 } from "./key-scope.ts";
-import type { Driver, Mapping } from "./mapping.ts";
-import { ident } from "./quote.ts";
+import { type Driver, type Mapping, takenByKeys } from "./mapping.ts";
 import { inTransaction } from "./session.ts";
 import { type StagedChunk, stageChunk } from "./stage.ts";
 import { run, runPrepared, type TextRow } from "./statement.ts";
 import { isRefusal } from "./sync-keys.ts";
 import type { SyncContext } from "./sync.ts";
-import { type KeyRange, sourceByRange } from "./sync-sql.ts";
+import type { KeyRange } from "./sync-sql.ts";
 
 export type DifferenceKind = "missing" | "extra" | "different";
 
@@ -58,6 +58,8 @@ export async function compareChunk(
   range: KeyRange,
   wanted: Wanted,
 ): Promise<Comparison> {
+  if (takenByKeys(driver))
+    return compareKeys(context, driver, await keysInRange(context, driver, range), wanted);
   try {
     return await inTransaction(context.target, () => compareStaged(context, driver, range, wanted));
   } catch (error) {
@@ -100,20 +102,6 @@ async function compareStagedMapping(
   return toComparison(mapping, await run(target, sql));
 }
 
-async function keysInRange(context: SyncContext, driver: Driver, range: KeyRange): Promise<Key[]> {
-  const names = driver.key.map((column) => `cf_s.${ident(column.name)}`).join(", ");
-  const bare = {
-    query: undefined,
-    columns: driver.key.map((column) => ({ name: column.name, type: column.baseType })),
-    binary: true,
-    mappings: [],
-  };
-  return (await run(
-    context.source,
-    `select ${names} from ${sourceByRange(driver, bare, context.compiled.sourceSchema, range)} cf_s`,
-  )) as string[][];
-}
-
 /** Compares the rows of some keys; halves them when an expression fails, until the failing ones stand alone. Changes nothing. */
 export async function compareKeys(
   context: SyncContext,
@@ -135,7 +123,7 @@ async function compareGroup(
 ): Promise<Comparison> {
   try {
     const found: Comparison[] = [];
-    for (const reader of driver.readers) {
+    for (const reader of driver.readers.filter((candidate) => candidate.mappings.some(wanted))) {
       const scope: KeyScope = { keys, rows: await readRows(context, driver, reader, keys) };
       for (const mapping of reader.mappings.filter(wanted)) {
         found.push(await compareScope(context, { driver, reader, mapping }, scope));
@@ -145,7 +133,7 @@ async function compareGroup(
   } catch (error) {
     if (!isRefusal(error)) throw error;
     const [key] = keys;
-    if (keys.length === 1 && key !== undefined) return failing(driver, key, wanted);
+    if (keys.length === 1 && key !== undefined) return compareFailing(context, driver, key, wanted);
     const middle = keys.length >> 1;
     return sum([
       await compareGroup(context, driver, keys.slice(0, middle), wanted),
@@ -154,19 +142,23 @@ async function compareGroup(
   }
 }
 
-/** A key whose expressions fail: nothing is known to be right of it. */
-function failing(driver: Driver, key: Key, wanted: Wanted): Comparison {
+/** A key with a mapping that fails: nothing is known to be right of that one; the others are compared. */
+async function compareFailing(
+  context: SyncContext,
+  driver: Driver,
+  key: Key,
+  wanted: Wanted,
+): Promise<Comparison> {
   const mappings = driver.readers.flatMap((reader) => reader.mappings).filter(wanted);
-  return {
-    compared: mappings.length,
-    differences: mappings.map(({ path }) => ({
-      mapping: path,
-      kind: "different",
-      key,
-      expected: null,
-      found: null,
-    })),
-  };
+  const [only] = mappings;
+  if (mappings.length === 1 && only !== undefined) {
+    const unknown = { kind: "different", expected: null, found: null } as const;
+    return { compared: 1, differences: [{ mapping: only.path, key, ...unknown }] };
+  }
+  const found: Comparison[] = [];
+  for (const mapping of mappings)
+    found.push(await compareGroup(context, driver, [key], (one) => one === mapping));
+  return sum(found);
 }
 
 async function compareScope(

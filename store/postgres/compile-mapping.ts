@@ -14,14 +14,12 @@ import {
 } from "./mapping.ts";
 import { ident } from "./quote.ts";
 
-/** Resolves one mapping of the plan against its target; what does not hold goes to `issues`, and undefined comes back. */
-export async function compileMapping(
+/** The table that a mapping makes, if rows of it can be written. */
+export function targetTable(
   plan: MappingPlan,
-  driver: Driver,
-  columns: readonly ReaderColumn[],
   input: CompileInput,
   issues: PlanIssue[],
-): Promise<Mapping | undefined> {
+): Table | undefined {
   const side = targetOf(input.direction);
   const target = input.targetCatalog.get(plan.target);
   if (target === undefined) {
@@ -45,6 +43,19 @@ export async function compileMapping(
     });
     return undefined;
   }
+  return target;
+}
+
+/** Resolves one mapping of the plan against its target; what does not hold goes to `issues`, and undefined comes back. */
+export async function compileMapping(
+  plan: MappingPlan,
+  driver: Driver,
+  columns: readonly ReaderColumn[],
+  input: CompileInput,
+  issues: PlanIssue[],
+): Promise<Mapping | undefined> {
+  const target = targetTable(plan, input, issues);
+  if (target === undefined) return undefined;
   const before = issues.length;
   for (const name of plan.set.keys()) {
     const column = columnOf(target, name);
@@ -121,7 +132,8 @@ async function mapColumns(
   return mapped;
 }
 
-async function resolveOwn(
+/** Which target rows belong to a source key. */
+export async function resolveOwn(
   plan: MappingPlan,
   driver: Driver,
   columns: readonly ReaderColumn[],

@@ -5,6 +5,7 @@ import { type Catalog, type Column, foreignKeyOrder, keyColumns, type Table } fr
 import { describeQuery, resolveTypes } from "./compile-checks.ts";
 import type { CompileInput } from "./compile-input.ts";
 import { compileMapping, withDiscriminators } from "./compile-mapping.ts";
+import { compileTransform } from "./compile-transform.ts";
 import {
   type CompiledDirection,
   columnsNamedIn,
@@ -193,12 +194,22 @@ async function compileDriver(
     ),
   };
   const readers: Reader[] = [];
-  for (const query of new Set(own.map((mapping) => mapping.from.query))) {
-    const group = own.filter((mapping) => mapping.from.query === query);
+  for (const group of readerGroups(own)) {
+    const query = group[0]?.from.query;
     const reader = await compileReader({ ...bare, readers: [] }, query, group, input, issues);
     if (reader !== undefined) readers.push(reader);
   }
   return { ...bare, readers };
+}
+
+/** Mappings that read the same rows. What a module makes of its rows is nobody else's. */
+function readerGroups(mappings: readonly MappingPlan[]): MappingPlan[][] {
+  const plain = mappings.filter((mapping) => mapping.transform === undefined);
+  const queries = new Set(plain.map((mapping) => mapping.from.query));
+  return [
+    ...[...queries].map((query) => plain.filter((mapping) => mapping.from.query === query)),
+    ...mappings.filter((mapping) => mapping.transform !== undefined).map((mapping) => [mapping]),
+  ];
 }
 
 async function compileReader(
@@ -232,6 +243,20 @@ async function compileReader(
   }
   const resolved = await typesOnMapper(columns, input);
   const readerColumns = await mapperColumns(columns, input);
+  // A type that is missing here travels as text; only an enum's binary form is its text.
+  const binary = columns.every((column, i) => resolved[i] !== undefined || column.typeKind === "e");
+  const reader = { query, columns: readerColumns, binary };
+  const [first] = mappings;
+  if (first?.transform !== undefined) {
+    const made = await compileTransform(
+      { ...first, transform: first.transform },
+      driver,
+      readerColumns,
+      input,
+      issues,
+    );
+    return made && { ...reader, mappings: [made.mapping], transform: made.transform };
+  }
   const compiled: Mapping[] = [];
   for (const plan of mappings) {
     const mapping = await compileMapping(plan, driver, readerColumns, input, issues);
@@ -239,9 +264,7 @@ async function compileReader(
     refuseWide(mapping, driver, input, issues);
     compiled.push(mapping);
   }
-  // A type that is missing here travels as text; only an enum's binary form is its text.
-  const binary = columns.every((column, i) => resolved[i] !== undefined || column.typeKind === "e");
-  return { query, columns: readerColumns, binary, mappings: compiled };
+  return { ...reader, mappings: compiled };
 }
 
 type NamedType = Pick<ReaderColumn, "name" | "type">;

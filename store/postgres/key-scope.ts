@@ -1,18 +1,29 @@
 import type pg from "pg";
-import { type Driver, type Mapping, type Own, type Reader, rowsTravel } from "./mapping.ts";
+import {
+  type Driver,
+  type Mapping,
+  type Own,
+  type Reader,
+  type ReaderTransform,
+  rowsTravel,
+} from "./mapping.ts";
+import { ident } from "./quote.ts";
 import { batchStatement, runBatch, type TextRow } from "./statement.ts";
 import type { SyncContext } from "./sync.ts";
 import {
+  type KeyRange,
   keyTexts,
   type MappedOptions,
   mappedSelect,
   ownedSelect,
   sourceByKeys,
+  sourceByRange,
   storedType,
   toColumnArrays,
   unnestRelation,
 } from "./sync-sql.ts";
-import { keepWaiting, runInSync } from "./travel.ts";
+import { outcomeOf, TransformFailed, transformRows } from "./transform.ts";
+import { keepWaiting, runInSync, runOnceInSync } from "./travel.ts";
 
 /**
  * The relations of a key scope: few keys travel as text arrays, and what is made of them is a query on the target.
@@ -40,7 +51,7 @@ export interface Fragment {
 }
 
 /**
- * The source rows of the keys, where they have to travel. Reads now. `checked`: in the same round trip, after them, looks
+ * The source rows of the keys, where they have to travel; a module that makes something of them has been called. Reads now. `checked`: in the same round trip, after them, looks
  * whether DDL changed the tables of the source; throws SHAPE_CHANGED.
  */
 export async function readRows(
@@ -51,6 +62,21 @@ export async function readRows(
   checked = false,
 ): Promise<TextRow[]> {
   if (!rowsTravel(context.compiled, reader)) return [];
+  const rows = await readNow(context, driver, reader, keys, checked);
+  const { transform } = reader;
+  if (transform === undefined) return rows;
+  const names = reader.columns.map((column) => column.name);
+  await keepWaiting(context, () => transformRows(transform, names, rows));
+  return rows;
+}
+
+async function readNow(
+  context: SyncContext,
+  driver: Driver,
+  reader: Reader,
+  keys: readonly Key[],
+  checked: boolean,
+): Promise<TextRow[]> {
   const { source, shapes } = context;
   const sql = `select * from ${sourceByKeys(driver, reader, context.compiled.sourceSchema, 1)} cf_s`;
   const values = toColumnArrays(keys, driver.key.length);
@@ -60,6 +86,27 @@ export async function readRows(
   );
   await shapes.judge("source", token);
   return rows ?? [];
+}
+
+/** Keys of the rows of a range of the driving table. */
+export async function keysInRange(
+  context: SyncContext,
+  driver: Driver,
+  range: KeyRange,
+): Promise<Key[]> {
+  const names = driver.key.map((column) => `cf_s.${ident(column.name)}`).join(", ");
+  const bare = {
+    query: undefined,
+    columns: driver.key.map((column) => ({ name: column.name, type: column.baseType })),
+    binary: true,
+    mappings: [],
+  };
+  const rows = sourceByRange(driver, bare, context.compiled.sourceSchema, range);
+  return (await runOnceInSync(
+    context,
+    context.source,
+    `select ${names} from ${rows} cf_s`,
+  )) as string[][];
 }
 
 /** Whether rows that the reader reads pass through this process, as they are or as what is made of them. */
@@ -85,6 +132,8 @@ export function rawRelation(
   reader: Reader,
   scope: KeyScope,
 ): Fragment {
+  if (reader.transform !== undefined)
+    return madeRelation(driver, reader, reader.transform, scope.rows);
   return rowsTravel(context.compiled, reader)
     ? {
         sql: unnestRelation(reader.columns, 1),
@@ -96,6 +145,23 @@ export function rawRelation(
       };
 }
 
+/** What a module made of the rows, with the keys they come from. Throws TransformFailed if it failed on one of them. */
+function madeRelation(
+  driver: Driver,
+  reader: Reader,
+  { columns }: ReaderTransform,
+  rows: readonly TextRow[],
+): Fragment {
+  const made = rows.flatMap((row) => {
+    const outcome = outcomeOf(row);
+    if (outcome.kind === "failed") throw new TransformFailed(outcome.reason);
+    if (outcome.kind === "rejected") return [];
+    const key = keyOf(driver, reader, row);
+    return outcome.rows.map((one) => [...one, ...key]);
+  });
+  return { sql: unnestRelation(columns, 1), values: toColumnArrays(made, columns.length) };
+}
+
 /** What the mapping makes, as a query on the target. */
 export async function mappedRelation(
   context: SyncContext,
@@ -104,7 +170,7 @@ export async function mappedRelation(
   options: MappedOptions = {},
 ): Promise<Fragment> {
   const raw = rawRelation(context, driver, reader, scope);
-  const inPlace = rowsTravel(context.compiled, reader) || context.compiled.sameDatabase;
+  const inPlace = context.compiled.direction === "forward" || context.compiled.sameDatabase;
   const select = mappedSelect(
     driver,
     mapping,

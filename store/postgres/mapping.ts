@@ -1,3 +1,4 @@
+import type { Transform } from "../../config/transform-types.ts";
 import type { Direction, Side } from "../../config/words.ts";
 import type { Column, Table } from "./catalog.ts";
 import { ident } from "./quote.ts";
@@ -42,6 +43,17 @@ export interface Reader {
   /** Every type exists by the same name on the mapping server, so rows may travel as binary COPY. */
   readonly binary: boolean;
   readonly mappings: readonly Mapping[];
+  /** A module makes the rows of the reader's only mapping, in this process. */
+  readonly transform?: ReaderTransform;
+}
+
+export interface ReaderTransform {
+  readonly file: string;
+  readonly run: Transform;
+  /** Target columns that it makes. */
+  readonly made: readonly string[];
+  /** The relation that `mapping.columns` and `own` are expressions over: what is made, as texts, and the source key. */
+  readonly columns: readonly ReaderColumn[];
 }
 
 export interface ReaderColumn {
@@ -125,11 +137,17 @@ export function allMappings(
 }
 
 /**
- * Whether source rows travel to where expressions run as they are. Old rows do; in one database they need not, unless a
- * query reads them: its names belong to the old schema, those of expressions to the new.
+ * Whether source rows come to this process as they are. Old rows do, and those that a module is called with; in one database
+ * old rows need not, unless a query reads them: its names belong to the old schema, those of expressions to the new.
  */
 export function rowsTravel(compiled: CompiledDirection, reader: Reader): boolean {
+  if (reader.transform !== undefined) return true;
   return compiled.direction === "forward" && (!compiled.sameDatabase || reader.query !== undefined);
+}
+
+/** Rows that a module makes are made for keys, never for a range: chunks of such a table are taken key by key. */
+export function takenByKeys(driver: Driver): boolean {
+  return driver.readers.some((reader) => reader.transform !== undefined);
 }
 
 /** A reader may return several rows for one key, and which of them is meant nobody knows. */

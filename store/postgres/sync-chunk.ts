@@ -1,6 +1,6 @@
 import { stripeOfChunk } from "./chunks.ts";
-import { mapperOf } from "./key-scope.ts";
-import { type Driver, type Mapping, mayRepeat, type Reader } from "./mapping.ts";
+import { type Key, keysInRange, mapperOf } from "./key-scope.ts";
+import { type Driver, type Mapping, mayRepeat, type Reader, takenByKeys } from "./mapping.ts";
 import type { Refusal } from "./quarantine.ts";
 import { recordRefused } from "./record-refused.ts";
 import { stageChunk } from "./stage.ts";
@@ -18,8 +18,8 @@ import {
 } from "./sync-sql.ts";
 import { runOnceInSync } from "./travel.ts";
 
-/** Keys a careful sync takes at a time. */
-const CAREFUL_KEYS = 500;
+/** Keys a chunk that is synced by keys takes at a time. */
+const KEYS_AT_ONCE = 500;
 /** Enough to see that a chunk was copied before; the mirror may have brought others. */
 const PROBED_ROWS = 100;
 const UNIQUE_VIOLATION = "23505";
@@ -49,11 +49,15 @@ export async function syncChunk(
 ): Promise<ChunkResult> {
   const scope = { driver, stripes: stripesOfScope(chunk), planVersion: chunk.version };
   try {
-    return await syncTransaction(context, [scope], async () => mergeChunk(context, driver, chunk));
+    return await syncTransaction(context, [scope], (transaction) =>
+      takenByKeys(driver)
+        ? syncChunkByKeys(context, transaction, driver, chunk, false)
+        : mergeChunk(context, driver, chunk),
+    );
   } catch (error) {
     if (!isRefusal(error) && !(error instanceof RepeatedKey)) throw error;
     return syncTransaction(context, [scope], (transaction) =>
-      syncChunkCarefully(context, transaction, driver, chunk),
+      syncChunkByKeys(context, transaction, driver, chunk, true),
     );
   }
 }
@@ -140,28 +144,30 @@ async function rejectedInChunk(
   }));
 }
 
-async function syncChunkCarefully(
+async function syncChunkByKeys(
   context: SyncContext,
   transaction: SyncTransaction,
   driver: Driver,
   chunk: ChunkScope,
+  careful: boolean,
 ): Promise<ChunkResult> {
-  const keys = new Map<string, string[]>();
+  const all = takenByKeys(driver)
+    ? await keysInRange(context, driver, chunk)
+    : await stagedKeys(context, driver, chunk);
+  let refused = 0;
+  for (let at = 0; at < all.length; at += KEYS_AT_ONCE) {
+    const keys = all.slice(at, at + KEYS_AT_ONCE);
+    const options = { careful, defer: false };
+    refused += (await syncKeys(context, transaction, driver, keys, options)).length;
+  }
+  return { rows: all.length, refused };
+}
+
+async function stagedKeys(context: SyncContext, driver: Driver, chunk: ChunkScope): Promise<Key[]> {
+  const keys = new Map<string, Key>();
   for (const reader of driver.readers) {
     const staged = await stageChunk(context, driver, reader, chunk);
     for (const key of await staged.keys()) keys.set(JSON.stringify(key), key);
   }
-  const all = [...keys.values()];
-  let refused = 0;
-  for (let at = 0; at < all.length; at += CAREFUL_KEYS) {
-    const refusals = await syncKeys(
-      context,
-      transaction,
-      driver,
-      all.slice(at, at + CAREFUL_KEYS),
-      { careful: true, defer: false },
-    );
-    refused += refusals.length;
-  }
-  return { rows: all.length, refused };
+  return [...keys.values()];
 }

@@ -18,6 +18,7 @@ import { sqlState } from "./session.ts";
 import { run } from "./statement.ts";
 import type { SyncContext, SyncTransaction } from "./sync.ts";
 import { applySql, type ApplyOptions, rejectedSelect, repeatedSelect } from "./sync-sql.ts";
+import { outcomeOf, TransformFailed } from "./transform.ts";
 import { runInSync } from "./travel.ts";
 
 export interface KeySyncOptions extends ApplyOptions {
@@ -30,8 +31,9 @@ export interface KeySyncOptions extends ApplyOptions {
   readonly defer: boolean;
 }
 
-/** Errors by which the target (or an expression) refuses a row, as opposed to trouble with the server. */
+/** Errors by which the target (or what the plan says of a row) refuses a row, as opposed to trouble with the server. */
 export function isRefusal(error: unknown): boolean {
+  if (error instanceof TransformFailed) return true;
   const state = sqlState(error);
   if (state === undefined) return false;
   // 21 cardinality, 22 data, 23 integrity, 42804/42846 type does not fit, P0001 raised by a user's trigger or check
@@ -146,7 +148,7 @@ function asksBefore({ compiled }: SyncContext, { driver, reader, mapping }: Part
   return mapping.rejects.length > 0 || (mayRepeat(driver, reader) && !rowsTravel(compiled, reader));
 }
 
-/** Keys (as JSON) that the mapping's `reject` conditions hold for, with the reason. Their target rows stay as they are. */
+/** Keys (as JSON) that the mapping's conditions or its module reject, with the reason. Their target rows stay as they are. */
 async function rejectedKeys(
   context: SyncContext,
   part: Part,
@@ -159,6 +161,14 @@ async function rejectedKeys(
       key,
       `${reader.query === undefined ? "the table has" : "the query returns"} more than one row for this key`,
     );
+  if (reader.transform !== undefined) {
+    for (const row of scope.rows) {
+      const outcome = outcomeOf(row);
+      if (outcome.kind !== "rows")
+        rejected.set(JSON.stringify(keyOf(driver, reader, row)), outcome.reason);
+    }
+    return rejected;
+  }
   if (scope.keys.length === 0) return rejected;
   const raw = rawRelation(context, driver, reader, scope);
   const sql = rejectedSelect(driver, mapping, raw.sql);

@@ -1,7 +1,7 @@
 import { readFile } from "node:fs/promises";
-import { mkdtempSync, readFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { diagnose, type Diagnosis } from "../../backfill/doctor/doctor.ts";
 import type { Severity } from "../../backfill/doctor/finding.ts";
@@ -13,6 +13,7 @@ import type { MappingPlan, Plan } from "../../config/plan-types.ts";
 import { seed } from "../../examples/colonycraft/seed.ts";
 import { runCli } from "../support/cli.ts";
 import { createDatabasePair, type DatabasePair, withClient } from "../support/databases.ts";
+import { transformFile } from "../support/mapping-cases.ts";
 import { writePlanFile } from "../support/plan-files.ts";
 import { mapping, testPlan } from "../support/sync-world.ts";
 
@@ -77,6 +78,10 @@ interface Expected {
 }
 
 const set = (columns: Record<string, string>) => new Map(Object.entries(columns));
+const TRANSFORMED =
+  "create table b (a int, n int, word text check (word <> 'refused'), primary key (a, n))";
+const transformed = (name: string) =>
+  mapping("b", "a", { own: set({ a: "id" }), transform: transformFile(name) });
 const NUMBERS = "insert into a select n, n::text from generate_series(1, 100) n";
 
 /** What every row of `old.a` does to the mapping; the finding that tells of it. */
@@ -277,6 +282,65 @@ const CASES: readonly (readonly [string, Case, Expected])[] = [
       forward: [mapping("a", "a")],
     },
     { severity: "warning", path: "new.a.id", what: expect.stringContaining("ends at 32767") },
+  ],
+  [
+    "a module that fails on rows",
+    {
+      old: "create table a (id int primary key, words text); insert into a values (1, 'throw'), (2, 'well'), (3, 'zero')",
+      new: TRANSFORMED,
+      forward: [transformed("troubled.ts")],
+    },
+    {
+      severity: "error",
+      path: "test.b.transform",
+      rows: 2,
+      what: expect.stringContaining("2 rows fail: the transform troubled.ts threw: no idea"),
+      example: { key: { id: "1" } },
+    },
+  ],
+  [
+    "a module that rejects rows",
+    {
+      old: "create table a (id int primary key, words text); insert into a values (1, 'reject'), (2, 'well')",
+      new: TRANSFORMED,
+      forward: [transformed("troubled.ts")],
+    },
+    {
+      severity: "warning",
+      path: "test.b.transform",
+      rows: 1,
+      what: "1 row rejected, to wait in quarantine: not wanted",
+      example: { key: { id: "1" } },
+    },
+  ],
+  [
+    "rows of a module that break the target's rules",
+    {
+      old: `create table a (id int primary key, words text); ${NUMBERS}; update a set words = 'b,refused' where id = 7`,
+      new: TRANSFORMED,
+      forward: [transformed("troubled.ts")],
+    },
+    {
+      severity: "error",
+      path: "test.b",
+      rows: 1,
+      example: { key: { id: "7" } },
+      fix: { where: "plan", text: expect.stringContaining("troubled.ts"), destructive: false },
+    },
+  ],
+  [
+    "a module that gives one answer and then another",
+    {
+      old: "create table a (id int primary key); insert into a values (1)",
+      new: TRANSFORMED,
+      forward: [transformed("forgetful.ts")],
+    },
+    {
+      severity: "error",
+      path: "test.b.transform",
+      rows: 1,
+      what: expect.stringContaining("one answer for a row and then another"),
+    },
   ],
   [
     "no rows: nothing is proven",
@@ -610,8 +674,14 @@ test("the command: exit codes, one document, a fix script; and nothing is change
     old: { database: urls.oldUrl, app: "http://127.0.0.1:1" },
     new: { database: urls.newUrl, app: "http://127.0.0.1:2" },
     forward: { a: { from: "a", set: { v: "v::int" } } },
-    reverse: { a: { from: "a" } },
+    reverse: { a: { from: "a", transform: "./back.ts" } },
   });
+  // As users write it: types only from the package, beside the plan.
+  writeFileSync(
+    join(dirname(file), "back.ts"),
+    `import type { Transform } from "crossfade";
+     export const transform: Transform<"v", "v"> = ({ v }) => [{ v }];`,
+  );
   const before = [await contents(urls.oldUrl), await contents(urls.newUrl)];
   const script = join(mkdtempSync(join(tmpdir(), "crossfade-fix-")), "fix.sql");
   const broken = await runCli(file, "check", "--fix-script", script);

@@ -1,5 +1,5 @@
 import { execFile } from "node:child_process";
-import { mkdtempSync, readdirSync, rmSync, symlinkSync } from "node:fs";
+import { mkdtempSync, readdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import { promisify } from "node:util";
@@ -62,6 +62,33 @@ describe("the package, installed into an empty folder", () => {
     expect(installed.filter((name) => ["vite", "preact", "uplot"].includes(name))).toEqual([]);
   });
 
+  test("has the types of a plan's transform", async () => {
+    const good = `import type { Rejection, Transform } from "crossfade";
+      const no: Rejection = { reject: "no" };
+      export const transform: Transform<"id", "a"> = ({ id }) => (id === null ? no : [{ a: id }]);`;
+    writeFileSync(join(folder, "good.ts"), good);
+    writeFileSync(join(folder, "bad.ts"), good.replace("a: id", "a: 1"));
+    const types = (file: string) =>
+      run(
+        "node",
+        [
+          join(ROOT, "node_modules/typescript/bin/tsc"),
+          "--noEmit",
+          "--strict",
+          "--module",
+          "nodenext",
+          "--types",
+          "",
+          file,
+        ],
+        { cwd: folder, env },
+      );
+    await types("good.ts");
+    await expect(types("bad.ts")).rejects.toMatchObject({
+      stdout: expect.stringContaining("Type 'number' is not assignable"),
+    });
+  });
+
   test("ships no sources and no tests", () => {
     const shipped = readdirSync(join(folder, "node_modules/crossfade"), {
       recursive: true,
@@ -69,7 +96,7 @@ describe("the package, installed into an empty folder", () => {
     });
     expect(
       shipped.filter((file) => !file.startsWith("node_modules") && /\.ts$|(^|\/)test\//.test(file)),
-    ).toEqual([]);
+    ).toEqual(["dist/transform-types.d.ts"]);
   });
 });
 

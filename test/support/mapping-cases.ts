@@ -1,5 +1,9 @@
+import { join } from "node:path";
 import type { MappingPlan } from "../../config/plan-types.ts";
 import { mapping } from "./sync-world.ts";
+
+/** A module of test/support/transforms. */
+export const transformFile = (name: string) => join(import.meta.dirname, "transforms", name);
 
 type Rest = Parameters<typeof mapping>[2];
 
@@ -306,6 +310,48 @@ export const MAPPING_CASES: readonly MappingCase[] = [
         ["1", "fr"],
         ["2", "fr"],
         ["4", "de"],
+      ],
+    ],
+  },
+  {
+    name: "transform: modules split what SQL cannot, and put it together again",
+    old: "create table baskets (id int primary key, note text, items text)",
+    new: `create table carts (id int primary key, note text);
+      create table cart_lines (cart int, line int, sku text not null, qty numeric(8,2) not null, made timestamptz not null default now(), primary key (cart, line))`,
+    forward: [
+      one("carts", "baskets"),
+      one("cart_lines", "baskets", {
+        own: own({ cart: "id" }),
+        transform: transformFile("order-lines.ts"),
+      }),
+    ],
+    reverse: [
+      one("baskets", "carts", {
+        query:
+          "select c.*, (select json_agg(json_build_object('sku', sku, 'qty', qty::text) order by line) from cart_lines where cart = c.id) as lines from carts c",
+        also: { cart_lines: "cart" },
+        transform: transformFile("order-items.ts"),
+      }),
+    ],
+    writes: [
+      "insert into baskets values (1, 'a', 'bolt*2.50;nut*1.00;pin*3.00'), (2, null, null), (3, 'c', 'cog*1.00')",
+      "update baskets set items = 'nut*1.00;bolt*9.00' where id = 1; update baskets set items = 'tab\there''s*0.10' where id = 2; delete from baskets where id = 3",
+    ],
+    arrives: [
+      "select id, note, line, sku, qty from carts join cart_lines on cart = id order by 1, 3",
+      [
+        ["1", "a", "1", "nut", "1.00"],
+        ["1", "a", "2", "bolt", "9.00"],
+        ["2", null, "1", "tab\there's", "0.10"],
+      ],
+    ],
+    back: "insert into cart_lines values (1, 3, 'cog', 7); delete from cart_lines where cart = 2; insert into carts values (4, 'd')",
+    returns: [
+      "select id, note, items from baskets order by id",
+      [
+        ["1", "a", "nut*1.00;bolt*9.00;cog*7.00"],
+        ["2", null, null],
+        ["4", "d", null],
       ],
     ],
   },

@@ -1,6 +1,7 @@
 import fc from "fast-check";
 import type { MappingPlan } from "../../config/plan-types.ts";
 import { ident, literal, relation } from "../../store/postgres/quote.ts";
+import { transformFile } from "./mapping-cases.ts";
 import { mapping } from "./sync-world.ts";
 
 /**
@@ -264,6 +265,7 @@ const KINDS = [
   "constants",
   "hashed key",
   "shared",
+  "transform",
 ] as const;
 
 function drawMappings(g: Draw, source: Source, number: number): Made {
@@ -353,6 +355,30 @@ function drawMappings(g: Draw, source: Source, number: number): Made {
       shared: true,
     });
   }
+  if (kind === "transform") {
+    const owned = key.map((name, i): [string, string] => [`own ${i}`, ident(name)]);
+    const values = all.map((c): [string, string] => [c.name, ident(c.name)]);
+    const columns = [...owned, ...values];
+    const typed = source.key.map(({ type }, i) => `${ident(`own ${i}`)} ${type.sql}`);
+    const rows = (n: number, where?: string) =>
+      add(made, source, {
+        table: source.name,
+        columns: [["row no", String(n)], ...columns],
+        sql:
+          n > 1
+            ? undefined
+            : [
+                `"row no" int`,
+                ...typed,
+                ...all.map((c) => c.sql.replace(/ unique$/, "")),
+                primary(["row no", ...owned.map(([name]) => name)]),
+              ],
+        where,
+        transform: { own: owned },
+      });
+    rows(1);
+    rows(2, `num_nulls(${list(all.map((c) => c.name))}) > 0`);
+  }
   return made;
 }
 
@@ -376,18 +402,25 @@ interface Part {
   /** Columns are carried over by name, and the mapping says nothing of them. */
   readonly bare?: true;
   readonly shared?: true;
+  /** The first part of such a table stands for all that the module makes. */
+  readonly transform?: { readonly own: readonly (readonly [string, string])[] };
 }
 
 function add(made: Made, source: Source, part: Part): void {
   if (part.sql !== undefined) made.tables.push(tableSql(part.table, part.sql));
-  made.mappings.push(
-    mapping(part.table, source.name, {
-      path: `test.${part.table}[${made.mappings.length}]`,
-      where: part.where,
-      own: part.shared === true ? "none" : undefined,
-      set: new Map(part.bare === true ? [] : part.columns),
-    }),
-  );
+  const path = `test.${part.table}[${made.mappings.length}]`;
+  if (part.transform !== undefined) {
+    if (part.sql !== undefined)
+      made.mappings.push(
+        mapping(part.table, source.name, {
+          path,
+          own: new Map(part.transform.own),
+          transform: transformFile("as-it-is.ts"),
+        }),
+      );
+  } else {
+    made.mappings.push(plainMapping(path, source, part));
+  }
   const values = part.columns.map(([, sql]) => sql).join(", ");
   const select = `select ${values} from ${ident(source.name)} where ${part.where ?? "true"}`;
   const same = made.expected.findIndex((one) => one.table === part.table);
@@ -401,6 +434,15 @@ function add(made: Made, source: Source, part: Part): void {
       select,
       atLeast: part.shared === true,
     });
+}
+
+function plainMapping(path: string, source: Source, part: Part): MappingPlan {
+  return mapping(part.table, source.name, {
+    path,
+    where: part.where,
+    own: part.shared === true ? "none" : undefined,
+    set: new Map(part.bare === true ? [] : part.columns),
+  });
 }
 
 function drawTransaction(g: Draw, sources: readonly Source[]): string[] {

@@ -1,3 +1,4 @@
+import { dirname, join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { PlanError } from "../../config/errors.ts";
 import { loadPlan } from "../../config/load.ts";
@@ -57,6 +58,11 @@ describe("one problem each, in these words", () => {
       "unknown key of a mapping",
       { "forward.users.form": "u" },
       "forward.users.form: unknown key, did you mean from?",
+    ],
+    [
+      "SQL beside a module",
+      { "forward.users.transform": "./users.ts", "forward.users.where": "id > 0" },
+      "forward.users.where: found where beside transform, expected one or the other",
     ],
     ["no old side", { old: undefined }, "old: found nothing, expected a map"],
     ["no database", { "old.database": undefined }, "old.database: found nothing, expected text"],
@@ -376,6 +382,13 @@ describe("the file", () => {
     ["- a\n", ": found a list, expected a map"],
   ])("%j", (text, expected) => {
     expect(issuesOf(text)[0]).toContain(expected);
+  });
+});
+
+test("a module's path is relative to the plan's folder", () => {
+  const file = writePlanFile(planWith({ "forward.users.transform": "maps/users.ts" }));
+  expect(loadPlan(file, {}).forward).toMatchObject({
+    mappings: [{ transform: join(dirname(file), "maps/users.ts") }],
   });
 });
 

@@ -1,0 +1,4 @@
+import { testFeed } from "../support/tested-feed.ts";
+
+testFeed("wal");
+await import("./transform.test.ts");

@@ -1,0 +1,2 @@
+export const columns = ["word", "nonsense", "source"];
+export const transform = () => [];
