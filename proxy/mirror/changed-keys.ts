@@ -15,12 +15,12 @@ export async function changedKeys(
   batch: FeedBatch,
   source: pg.Client,
 ): Promise<ChangedKeys> {
-  const found = new Map<Driver, Map<string, Key>>();
+  const found = new Map<Driver, Map<Identity, Key>>();
   const add = (name: string, keys: Iterable<Key>) => {
     const driver = compiled.drivers.find((candidate) => candidate.name === name);
     if (driver === undefined) return;
-    const known = found.get(driver) ?? new Map<string, Key>();
-    for (const key of keys) known.set(JSON.stringify(key), key);
+    const known = found.get(driver) ?? new Map<Identity, Key>();
+    for (const key of keys) known.set(identityOf(key), key);
     found.set(driver, known);
   };
   for (const logged of compiled.logged) {
@@ -38,11 +38,18 @@ export async function changedKeys(
   return new Map([...found].map(([driver, keys]) => [driver, [...keys.values()]]));
 }
 
+type Identity = string | null;
+
+/** What tells rows of one width apart. A backlog has very many, and most keys are one column. */
+function identityOf(values: readonly (string | null)[]): Identity {
+  return values.length === 1 ? (values[0] ?? null) : JSON.stringify(values);
+}
+
 function distinctRows(batch: FeedBatch, logged: LoggedTable): (readonly (string | null)[])[] {
-  const rows = new Map<string, readonly (string | null)[]>();
+  const rows = new Map<Identity, readonly (string | null)[]>();
   for (const change of batch.changes) {
     if (change.kind === "row" && change.table === logged.number)
-      rows.set(JSON.stringify(change.values), change.values);
+      rows.set(identityOf(change.values), change.values);
   }
   return [...rows.values()];
 }
