@@ -14,7 +14,7 @@ export interface OpenFeedOptions {
   readonly plan: Plan;
   readonly context: SyncContext;
   readonly application: string;
-  /** Somebody waits for what has arrived. */
+  /** There is something to do: somebody waits for what has arrived, or nothing had for a while. */
   readonly wake: () => void;
   /** Sends all reads to the authority and has every table copied again. Called again when copying may begin. */
   readonly onGap: (gap: string) => Promise<void>;
@@ -63,6 +63,7 @@ async function openWalFeed({ plan, context, application, wake }: OpenFeedOptions
     client: source,
     logged: compiled.logged,
     onFence: wake,
+    onArrival: wake,
     stream: {
       url: plan[compiled.source].database,
       name: sideLabel(compiled.source),

@@ -56,6 +56,8 @@ export interface WalFeedOptions {
   readonly stream: Omit<WalStreamOptions, "onMessage" | "onReached">;
   /** Somebody waits for what was read. */
   readonly onFence?: () => void;
+  /** A transaction has arrived after a read that found nothing: whoever asks now and then need not wait for the next time. */
+  readonly onArrival?: () => void;
 }
 
 /**
@@ -68,6 +70,9 @@ export class WalFeed implements Feed {
   readonly #client: pg.Client;
   readonly #logged: readonly LoggedTable[];
   readonly #onFence: () => void;
+  readonly #onArrival: () => void;
+  /** The last read found nothing. */
+  #isAwaited = false;
   readonly #sources = new Map<number, Source | undefined>();
   #queue: Item[] = [];
   #stream: WalStream | undefined;
@@ -87,6 +92,7 @@ export class WalFeed implements Feed {
     this.#client = options.client;
     this.#logged = options.logged;
     this.#onFence = options.onFence ?? (() => {});
+    this.#onArrival = options.onArrival ?? (() => {});
     this.#reached = options.stream.from;
     this.#confirmed = options.stream.from;
   }
@@ -104,6 +110,7 @@ export class WalFeed implements Feed {
   async read(limit: number): Promise<WalBatch> {
     this.#stream?.check();
     const batch = this.#cut(limit);
+    this.#isAwaited = batch.size === 0;
     // What is awaited arrives by a socket: whoever asks in a loop must not keep it from being read.
     if (batch.size === 0) await setImmediate();
     if (batch.xids.length > 0) await this.#untilVisible(batch.xids);
@@ -235,6 +242,9 @@ export class WalFeed implements Feed {
     if (last === undefined) return;
     if (last.kind === "end") last.lsn = lsn;
     else this.#queue.push({ kind: "end", lsn });
+    if (!this.#isAwaited) return;
+    this.#isAwaited = false;
+    this.#onArrival();
   }
 
   #row(source: Source | undefined, before: Tuple | undefined, after: Tuple | undefined): void {

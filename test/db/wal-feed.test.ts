@@ -6,6 +6,7 @@ import {
   type EmbeddedServer,
   startEmbeddedPostgres,
 } from "../../examples/support/embedded-postgres.ts";
+import { openFeed } from "../../proxy/mirror/open-feed.ts";
 import type { FeedChange } from "../../store/postgres/feed.ts";
 import { initPosition } from "../../store/postgres/follow-schema.ts";
 import { installWalFeed } from "../../store/postgres/install-wal-feed.ts";
@@ -75,6 +76,30 @@ test("a commit that no session sees yet is waited for, not lost", async () => {
   }
   await world.drain();
   expect(await names(world.new)).toEqual([["1", "a"]]);
+});
+
+test("a change that arrives when nothing was left to read is said at once; a backlog says nothing", async () => {
+  const world = await open(ITEMS, { forward: [mapping("items", "items")] });
+  await world.feed.close();
+  let said = 0;
+  const feed = await openFeed({
+    plan: world.plan,
+    context: world.engine.context,
+    application: "test feed",
+    wake: () => (said += 1),
+    onGap: async (gap) => {
+      throw new Error(`a gap: ${gap}`);
+    },
+    pause: async () => {},
+  });
+  onTestFinished(() => feed.close());
+  expect(await feed.read(10)).toMatchObject({ size: 0 });
+  await world.old.query("insert into items values (1, 'a')");
+  await expect.poll(() => said, { timeout: 20_000 }).toBe(1);
+  expect(await feed.read(10)).toMatchObject({ size: 1 });
+  await world.old.query("insert into items values (2, 'b')");
+  await expect.poll(async () => (await feed.read(10)).size, { timeout: 20_000 }).toBe(2);
+  expect(said).toBe(1);
 });
 
 test("what the mirror wrote is skipped by the other side's feed, and nothing else is", async () => {
