@@ -13,7 +13,7 @@ import type { Examination } from "./examine.ts";
 import { count, exampleKey, exampleMessage, type Finding } from "./finding.ts";
 import type { Lab } from "./lab.ts";
 import { namePattern } from "./pattern.ts";
-import { type Trial, tryMapping } from "./trial.ts";
+import { toldRejections, type Trial, tryMapping } from "./trial.ts";
 import { unlessUnknown } from "./unknown.ts";
 
 export interface RoundTrip {
@@ -160,7 +160,7 @@ async function compareTable(
           key: exampleKey(input.plan.verify, part.driver.name, part.driver.key, keys[0] ?? []),
         },
       });
-    for (const { reason, rows, key } of trial.rejections)
+    for (const { reason, rows, key } of toldRejections(trial, input.plan.verify))
       findings.push({
         severity: "warning",
         path: `${part.mapping.path}${part.reader.transform === undefined ? `.reject.${reason}` : ".transform"}`,

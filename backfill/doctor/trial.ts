@@ -1,3 +1,4 @@
+import type { VerifyPlan } from "../../config/plan-types.ts";
 import { castExpression } from "../../store/postgres/compile-checks.ts";
 import {
   type Driver,
@@ -10,6 +11,7 @@ import { ident } from "../../store/postgres/quote.ts";
 import { run, type TextRow } from "../../store/postgres/statement.ts";
 import { isRefusal } from "../../store/postgres/sync-keys.ts";
 import { keyTexts, mappedSelect, rejectedSelect } from "../../store/postgres/sync-sql.ts";
+import { shortList } from "./finding.ts";
 import type { Lab, Staged } from "./lab.ts";
 import { transformStaged } from "./transform-trial.ts";
 
@@ -223,6 +225,14 @@ export class FailingRows {
   all(): Failure[] {
     return [...this.#found.values()];
   }
+}
+
+/** A trial's rejections to be told: the reasons a module gives may hold values, and be as many as the rows. */
+export function toldRejections({ reader, rejections: all }: Trial, plan: VerifyPlan): Rejection[] {
+  const [first] = all;
+  if (reader.transform === undefined || first === undefined) return [...all];
+  const reason = plan.redact.length > 0 ? "(redacted)" : shortList(all.map((one) => one.reason));
+  return [{ reason, rows: all.reduce((sum, one) => sum + one.rows, 0), key: first.key }];
 }
 
 async function rejections(lab: Lab, rejected: string, width: number): Promise<Rejection[]> {

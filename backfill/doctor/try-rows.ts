@@ -9,7 +9,7 @@ import type { Lab, Staged } from "./lab.ts";
 import { strayRows } from "./own-rules.ts";
 import { brokenRules, insertMade, type RowRule, rowRules } from "./row-rules.ts";
 import type { Source } from "./source.ts";
-import { type Failure, type Trial, tryMapping } from "./trial.ts";
+import { type Failure, toldRejections, type Trial, tryMapping } from "./trial.ts";
 
 export interface ExamineInput {
   readonly plan: Plan;
@@ -75,7 +75,7 @@ export async function tryRows(
       example: { key: exampleKey(input.plan.verify, driver.name, driver.key, key) },
       ...(rule.fix === undefined ? {} : { fix: ruleFix(input.compiled, rule.fix) }),
     })),
-    ...here.rejections.map(({ reason, rows, key }): Finding => ({
+    ...toldRejections(here, input.plan.verify).map(({ reason, rows, key }): Finding => ({
       severity: "warning",
       path: `${mapping.path}${part.reader.transform === undefined ? `.reject.${reason}` : ".transform"}`,
       what: `${count(rows, "row")} rejected, to wait in quarantine: ${reason}`,

@@ -314,6 +314,20 @@ const CASES: readonly (readonly [string, Case, Expected])[] = [
     },
   ],
   [
+    "what a module says of values, where values are not to be shown",
+    {
+      old: "create table a (id int primary key, words text); insert into a values (1, 'reject'), (2, 'well')",
+      new: TRANSFORMED,
+      forward: [transformed("troubled.ts")],
+      redact: ["words"],
+    },
+    {
+      severity: "warning",
+      path: "test.b.transform",
+      what: "1 row rejected, to wait in quarantine: (redacted)",
+    },
+  ],
+  [
     "rows of a module that break the target's rules",
     {
       old: `create table a (id int primary key, words text); ${NUMBERS}; update a set words = 'b,refused' where id = 7`,
