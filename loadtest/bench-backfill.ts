@@ -1,4 +1,6 @@
-import { benchOptions, printReport, Recorder } from "./bench.ts";
+import { measureApp } from "./backfill/app-latency.ts";
+import { printReport, Recorder } from "./bench.ts";
+import { backfillOptions } from "./backfill/options.ts";
 import { startInstalledPostgres } from "./backfill/installed-postgres.ts";
 import { contest } from "./backfill/contest.ts";
 import { copyWithProduct } from "./backfill/product.ts";
@@ -9,18 +11,49 @@ import { type BenchWorld, execute, startBenchWorld } from "./world.ts";
 /**
  * Backfill into a table with two secondary indexes between two servers, against the limit (COPY piped into the same indexed
  * table), against tools that copy whole databases and build the indexes afterwards, and in one database against `insert …
- * select`. `--bin DIR` measures on an installed Postgres, so that its pg_dump fits. The mapping renames the table and computes a column.
+ * select`. The mapping renames the table and computes a column. Then what an app behind the sidecar notices of a throttled copy.
+ * `--part contest | app` runs one of the two; `--rows N` copies 1 M rows and N with us alone, to see what grows. `--bin DIR`
+ * measures on an installed Postgres, so that its pg_dump fits.
  */
-const options = benchOptions();
+const options = backfillOptions();
 const { bin } = options;
 const ROWS = options.quick ? 300_000 : 3_000_000;
 const ROUNDS = options.quick ? 1 : 3;
+/** A copy that is to last through all of its measurements, however fast. */
+const APP_ROWS = 6_000_000;
+const APP_SECONDS = 30;
+const SMALL = 1_000_000;
 
 const world = await startBenchWorld(
   bin === undefined ? undefined : () => startInstalledPostgres(bin),
 );
 const recorder = new Recorder();
 try {
+  if (options.rows !== undefined) await bySize(options.rows);
+  else {
+    if (options.part !== "app") await contests();
+    if (options.part === "app" || (options.part === undefined && !options.quick)) await app();
+  }
+} finally {
+  await world.stop();
+}
+
+/** The same copy of few rows and of many: what a row costs, and the memory it takes. */
+async function bySize(many: number): Promise<void> {
+  for (const rows of [SMALL, many]) {
+    await execute(world.oldUrl, `drop table if exists events; ${oldTable(rows)}`);
+    await emptyTable(world, "ledger");
+    const name = `crossfade, ${rows / 1e6} M rows`;
+    await copyWithProduct(world, recorder, { name, rows, workers: 2, verify: true });
+  }
+}
+
+async function app(): Promise<void> {
+  await execute(world.oldUrl, `drop table if exists events; ${oldTable(APP_ROWS)}`);
+  await measureApp(world, recorder, { rows: APP_ROWS, rounds: ROUNDS, seconds: APP_SECONDS });
+}
+
+async function contests(): Promise<void> {
   await execute(world.oldUrl, oldTable(ROWS));
   const tools = await installedTools(world);
   for (const tool of tools)
@@ -50,8 +83,6 @@ try {
     }
     await inOneDatabase(world, recorder);
   }
-} finally {
-  await world.stop();
 }
 
 async function inOneDatabase(bench: BenchWorld, into: Recorder): Promise<void> {
@@ -78,6 +109,17 @@ const compare = (name: string, than: string): [] | [number] => {
   const ratio = recorder.median(name) / recorder.median(than);
   return Number.isNaN(ratio) ? [] : [ratio];
 };
+/** Many rows beside few. */
+function bySizeRatios(): Record<string, [] | [number]> {
+  if (options.rows === undefined) return {};
+  const [many, few] = [options.rows, SMALL].map((rows) => `crossfade, ${rows / 1e6} M rows`);
+  return {
+    cpu_per_row: compare(`${many}: CPU`, `${few}: CPU`),
+    verify_cpu_per_row: compare(`${many}: verify: CPU`, `${few}: verify: CPU`),
+    memory: compare(`${many}: memory of the process`, `${few}: memory of the process`),
+  };
+}
+
 const ratios = {
   vs_raw_copy: compare(ours, "raw COPY, 2 streams"),
   verify_vs_copy: compare(`${ours}: verify`, ours),
@@ -85,6 +127,9 @@ const ratios = {
   vs_pgcopydb: compare(ours, "pgcopydb"),
   vs_pg_dump: compare(ours, "pg_dump | pg_restore"),
   vs_insert_select: compare("one database: crossfade, 2 workers", "one database: insert … select"),
+  app_read_p99: compare("app: read p99 during backfill", "app: read p99 without backfill"),
+  app_write_p99: compare("app: write p99 during backfill", "app: write p99 without backfill"),
+  ...bySizeRatios(),
 };
 printReport(
   {

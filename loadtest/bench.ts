@@ -30,8 +30,6 @@ export interface BenchOptions {
   readonly json: boolean;
   /** Ends within 60 s. */
   readonly quick: boolean;
-  /** Folder with the programs of an installed Postgres to measure on, where a bench can; undefined: the embedded one. */
-  readonly bin?: string | undefined;
 }
 
 export function benchOptions(): BenchOptions {
@@ -39,10 +37,9 @@ export function benchOptions(): BenchOptions {
     options: {
       json: { type: "boolean", default: false },
       quick: { type: "boolean", default: false },
-      bin: { type: "string" },
     },
   });
-  return { json: values.json, quick: values.quick, bin: values.bin };
+  return { json: values.json, quick: values.quick };
 }
 
 /** Collects series by name, in the order they first appear. */
