@@ -13,6 +13,7 @@ import { feedIsComplete } from "../store/postgres/install-feed.ts";
 import { verifyIfDue } from "./continuous.ts";
 import { GroupSize } from "./group-size.ts";
 import { Pacer } from "./pacer.ts";
+import { rebuildWhenCopied } from "./rebuilding.ts";
 import { restAfter } from "./throttle.ts";
 import { copyNextChunk } from "./worker.ts";
 
@@ -57,6 +58,7 @@ class BackfillRole {
   readonly #heart: RunningState;
   readonly #looking: RunningState;
   readonly #verifying: RunningState;
+  readonly #rebuilding: RunningState;
   readonly #pacer: Pacer;
   readonly #store: ControlStore;
   readonly #listener: Listener;
@@ -70,6 +72,7 @@ class BackfillRole {
     this.#log = log;
     this.#looking = new RunningState({ name: "backfill throttle", log });
     this.#verifying = new RunningState({ name: "continuous verify", log });
+    this.#rebuilding = new RunningState({ name: "backfill rebuild", log });
     this.#heart = new RunningState({ name: "backfill heartbeat", log });
     this.#store = openControlStore(plan, { role: "backfill", instance: this.#id });
     this.#listener = listen(this.#store, log);
@@ -78,6 +81,7 @@ class BackfillRole {
     this.#state.onChange(() => {
       this.#hire();
       for (const { loop } of this.#crew) loop.wake();
+      this.#rebuilding.wake();
     });
   }
 
@@ -86,6 +90,7 @@ class BackfillRole {
       ...this.#crew.map((worker) => worker.loop),
       this.#looking,
       this.#verifying,
+      this.#rebuilding,
       this.#heart,
     ])
       loop.stop();
@@ -93,7 +98,13 @@ class BackfillRole {
 
   async run(): Promise<void> {
     this.#hire();
-    await Promise.all([this.#beat(), this.#look(), this.#verify()]);
+    const work = { plan: this.#plan, store: this.#store, log: this.#log };
+    await Promise.all([
+      this.#beat(),
+      this.#look(),
+      this.#verify(),
+      rebuildWhenCopied({ ...work, signal: this.#rebuilding.signal }, this.#rebuilding),
+    ]);
     // Nobody is hired any more once the heart has stopped.
     await Promise.all(this.#crew.map((worker) => worker.done));
     await this.#pacer.close();

@@ -67,6 +67,7 @@ async function grantsOf(plan: Plan, side: Side, role: string): Promise<Grant[]> 
       schema,
       tables: tablesOf(plan, side),
       feed: plan.feed,
+      buildsIndexes: side === "new" && plan.backfill.defer.includes("indexes"),
     });
   } finally {
     await closeSession(client);

@@ -21,6 +21,7 @@ export function statusScreen(status: Status, now: Date = new Date()): string {
     line("mirror", mirrorText(status.mirror)),
     line("backfill", backfillText(status.backfill)),
     ...progressTable(status.backfill.tables),
+    ...deferredLines(status.backfill.deferred),
     line("verify", verifyText(status.verify, now)),
     ...shadowLines(status.shadow),
     line(
@@ -104,6 +105,18 @@ function progressTable(tables: readonly TableStatus[]): string[] {
     .toString()
     .split("\n")
     .map((text) => `${" ".repeat(12)}${text.trimEnd()}`);
+}
+
+/** Nothing once all is back: it is as it was. */
+function deferredLines(deferred: Status["backfill"]["deferred"]): string[] {
+  const open = deferred.filter(({ state }) => state !== "built");
+  if (open.length === 0) return [];
+  return [
+    line("rebuild", `${deferred.length - open.length} of ${deferred.length} are back on new`),
+    ...open.map(({ kind, table, name, state, error }) =>
+      line("", `${kind} ${name} of ${table}: ${state}${error === null ? "" : `   ${bad(error)}`}`),
+    ),
+  ];
 }
 
 export function verifyText(verify: Status["verify"], now: Date): string {

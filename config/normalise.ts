@@ -53,6 +53,7 @@ export function normalise(file: string, plan: PlanFile, notActing: readonly stri
       workers: plan.backfill.workers,
       chunk: plan.backfill.chunk,
       targetMs: plan.backfill.target,
+      defer: plan.backfill.defer,
       diskFreeBytes: plan.backfill.disk_free,
       throttle: {
         p99: throttle.p99,

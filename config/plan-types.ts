@@ -1,7 +1,7 @@
 import type { BackupPlan } from "./backup.ts";
 import type { JsonPath } from "./json-path.ts";
 import type { PolicyPlan } from "./policy.ts";
-import type { Consistency, RouteKind, TokenCarrier } from "./words.ts";
+import type { Consistency, Deferrable, RouteKind, TokenCarrier } from "./words.ts";
 
 /**
  * The plan as every other module sees it: validated, fully defaulted, read-only. Times are milliseconds, shares are
@@ -29,6 +29,8 @@ export interface Plan {
     readonly chunk: number;
     /** How long one sync of the copy should take. */
     readonly targetMs: number;
+    /** What of the new tables is dropped during the copy and built again afterwards. */
+    readonly defer: readonly Deferrable[];
     /** Bytes that the copy may take on the new database's disk. */
     readonly diskFreeBytes: number | undefined;
     readonly throttle: {

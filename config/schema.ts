@@ -20,7 +20,7 @@ import {
 } from "./fields.ts";
 import { drillField, policyFields } from "./policy.ts";
 import { serverFields } from "./server-limits.ts";
-import { CONSISTENCIES, ROUTE_KINDS, TOKEN_CARRIERS } from "./words.ts";
+import { CONSISTENCIES, DEFERRABLE, ROUTE_KINDS, TOKEN_CARRIERS } from "./words.ts";
 
 /**
  * The plan file (DESIGN.md §4). Checks here are about one field each; load.ts adds those that need several.
@@ -283,6 +283,12 @@ const backfill = section({
     .prefault("500ms")
     .describe(
       "How long one sync of the copy should take: neighbouring chunks are taken together up to it. The mirror waits that long for a key among them.",
+    ),
+  defer: z
+    .array(z.enum(DEFERRABLE, { error: "indexes or foreign_keys" }))
+    .prefault([])
+    .describe(
+      "What of the new tables is dropped while rows are copied and built again before verify: indexes (not unique ones, nor those a sync looks rows up by), foreign_keys. Faster for large tables; `check` says which. Needs to own them.",
     ),
   disk_free: size()
     .optional()

@@ -25,6 +25,10 @@ export type Consistency = (typeof CONSISTENCIES)[number];
 export const TOKEN_CARRIERS = ["cookie", "redis", "none"] as const;
 export type TokenCarrier = (typeof TOKEN_CARRIERS)[number];
 
+/** What of the new tables may be left out while rows are copied. */
+export const DEFERRABLE = ["indexes", "foreign_keys"] as const;
+export type Deferrable = (typeof DEFERRABLE)[number];
+
 export const ROUTE_KINDS = ["read", "write", "stream"] as const;
 export type RouteKind = (typeof ROUTE_KINDS)[number];
 

@@ -42,6 +42,9 @@ try {
 async function bySize(many: number): Promise<void> {
   for (const rows of [SMALL, many]) {
     await execute(world.oldUrl, `drop table if exists events; ${oldTable(rows)}`);
+    await emptyTable(world, "raw");
+    await contest(recorder, `raw COPY, ${rows / 1e6} M rows`, rows, () => rawCopy(world, rows, 2));
+    await execute(world.newUrl, "drop table raw");
     await emptyTable(world, "ledger");
     const name = `crossfade, ${rows / 1e6} M rows`;
     await copyWithProduct(world, recorder, { name, rows, workers: 2, verify: true });
@@ -75,6 +78,14 @@ async function contests(): Promise<void> {
         verify: workers === 2,
       });
     }
+    await emptyTable(world, "ledger");
+    await copyWithProduct(world, recorder, {
+      name: "crossfade, 2 workers, indexes deferred",
+      rows: ROWS,
+      workers: 2,
+      verify: false,
+      defer: true,
+    });
     if (options.quick) continue;
     for (const tool of tools) {
       if (tool.missing !== undefined) continue;
@@ -114,6 +125,10 @@ function bySizeRatios(): Record<string, [] | [number]> {
   if (options.rows === undefined) return {};
   const [many, few] = [options.rows, SMALL].map((rows) => `crossfade, ${rows / 1e6} M rows`);
   return {
+    raw_copy_cpu_per_row: compare(
+      `raw COPY, ${options.rows / 1e6} M rows: CPU`,
+      `raw COPY, ${SMALL / 1e6} M rows: CPU`,
+    ),
     cpu_per_row: compare(`${many}: CPU`, `${few}: CPU`),
     verify_cpu_per_row: compare(`${many}: verify: CPU`, `${few}: verify: CPU`),
     memory: compare(`${many}: memory of the process`, `${few}: memory of the process`),
@@ -126,6 +141,7 @@ const ratios = {
   cpu_vs_raw_copy: compare(`${ours}: CPU`, "raw COPY, 2 streams: CPU"),
   vs_pgcopydb: compare(ours, "pgcopydb"),
   vs_pg_dump: compare(ours, "pg_dump | pg_restore"),
+  deferred_vs_raw_copy: compare(`${ours}, indexes deferred`, "raw COPY, 2 streams"),
   vs_insert_select: compare("one database: crossfade, 2 workers", "one database: insert … select"),
   app_read_p99: compare("app: read p99 during backfill", "app: read p99 without backfill"),
   app_write_p99: compare("app: write p99 during backfill", "app: write p99 without backfill"),
@@ -134,7 +150,7 @@ const ratios = {
 printReport(
   {
     bench: "backfill",
-    rounds: ROUNDS,
+    rounds: options.rows === undefined ? ROUNDS : 1,
     results: recorder.results(),
     ratios: Object.fromEntries(
       Object.entries(ratios).flatMap(([name, [ratio]]) =>

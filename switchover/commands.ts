@@ -1,3 +1,4 @@
+import { openObjects } from "../backfill/rebuilding.ts";
 import { CrossfadeError } from "../config/errors.ts";
 import { otherSide } from "../config/words.ts";
 import type { Direction } from "../config/words.ts";
@@ -8,6 +9,7 @@ import { changeMigration, readMigration } from "../store/control/migration.ts";
 import type { Migration, MigrationChange } from "../store/control/migration.ts";
 import type { ControlStore } from "../store/control/open.ts";
 import { readVerifyExamples } from "../store/control/verify-runs.ts";
+import { ident, relation } from "../store/postgres/quote.ts";
 import { dropOld } from "./drop-old.ts";
 import { recordedFlip, runEffect } from "./effects.ts";
 import type { Execution } from "./effects.ts";
@@ -255,8 +257,14 @@ async function clean(execution: Execution): Promise<unknown> {
     await rollback(execution, { to: "off", wait: true, dryRun: false });
   }
   await runEffect(execution, { do: "uninstall" });
+  // Its definitions go with the control store.
+  await runEffect(execution, { do: "rebuild" });
   await addEvent(execution.store, { kind: "clean", by: execution.by });
-  return { cleaned: true };
+  const unproven = (await openObjects(execution.store)).map(
+    ({ schema, table, name }) =>
+      `alter table ${relation(schema, table)} validate constraint ${ident(name)}`,
+  );
+  return { cleaned: true, unproven };
 }
 
 /** A change that holds in every phase: repeated until it meets the row unchanged. */

@@ -9,6 +9,10 @@ export function effectMeaning(effect: Effect): string {
       return "install feed, guard and state on both sides";
     case "plan-chunks":
       return "cut every table into chunks for the backfill";
+    case "defer":
+      return "drop on new what backfill.defer names; it is built again before verify";
+    case "rebuild":
+      return "build on new what was dropped for the copy";
     case "forget-chunks":
       return "forget how far the backfill came";
     case "verify":

@@ -54,6 +54,12 @@ export async function runEffect(
     case "plan-chunks":
       await engine.planChunks("forward", signal);
       return undefined;
+    case "defer":
+      await defer(execution);
+      return undefined;
+    case "rebuild":
+      await rebuild(execution);
+      return undefined;
     case "forget-chunks":
       await clearChunks(store, "forward");
       return undefined;
@@ -87,6 +93,34 @@ async function installOrNothing({ engine, lead, log }: Execution): Promise<void>
     });
     throw error;
   }
+}
+
+/** Never while new answers reads: without its indexes they would be slow. */
+async function defer({ engine, store, signal }: Execution): Promise<void> {
+  const { phase, readsNew } = await readMigration(store);
+  if (readsNew > 0 || phase !== "dual-write")
+    throw new CrossfadeError(
+      "REFUSED",
+      `backfill.defer drops nothing in phase ${phase}: new may answer reads`,
+      { hint: "`crossfade rollback --to dual-write` first." },
+    );
+  await engine.defer(signal);
+}
+
+/** Throws FAILED naming what cannot be built; what can is. */
+async function rebuild({ engine, signal }: Execution): Promise<void> {
+  const missing = await engine.rebuild(signal);
+  if (missing.length === 0) return;
+  const names = missing.map(
+    ({ kind, table, name, error }) => `${kind} ${name} of ${table}: ${error ?? "not built yet"}`,
+  );
+  throw new CrossfadeError(
+    "FAILED",
+    `what was dropped for the copy is not all back on new:\n${names.map((name) => `  ${name}`).join("\n")}`,
+    {
+      hint: "The controller goes on trying. Remove the reason, or make one of that name yourself: it is then left as you made it.",
+    },
+  );
 }
 
 async function setPhase(

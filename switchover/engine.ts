@@ -1,4 +1,5 @@
 import type { Direction, Side } from "../config/words.ts";
+import type { DeferredRow } from "../store/control/deferred-objects.ts";
 import type { Receipt } from "../store/control/history.ts";
 import type { VerifyRun } from "../store/control/verify-runs.ts";
 import type { Recovery } from "./flip-types.ts";
@@ -31,6 +32,10 @@ export interface Engine {
   dropOld(): Promise<readonly string[]>;
   /** Cuts every driving table of a direction into chunks in the ledger. */
   planChunks(direction: Direction, signal: AbortSignal): Promise<void>;
+  /** Writes down and drops on new what `backfill.defer` names. */
+  defer(signal: AbortSignal): Promise<void>;
+  /** Builds what was dropped for the copy; returns what could not be built. */
+  rebuild(signal: AbortSignal): Promise<readonly DeferredRow[]>;
   /** Compares, and with `repair` syncs what differs; records the run. */
   verify(request: VerifyRequest): Promise<VerifyRun>;
   /** Ends whatever flip was interrupted, and records the authority as the databases say it. */

@@ -1,6 +1,7 @@
 import { messageOf } from "../config/errors.ts";
 import type { Plan } from "../config/plan-types.ts";
 import { progress } from "../store/control/chunk-ledger.ts";
+import { readDeferred } from "../store/control/deferred-objects.ts";
 import { lastDrill, readApprovals } from "../store/control/history.ts";
 import { readMigration, readPhaseAge } from "../store/control/migration.ts";
 import type { ControlStore } from "../store/control/open.ts";
@@ -40,6 +41,7 @@ export async function gatherFacts(
     quarantine,
     servers,
     copy,
+    deferred,
   ] = await Promise.all([
     readWorkers(store, "mirror"),
     progress(store, "forward"),
@@ -56,6 +58,7 @@ export async function gatherFacts(
       : engine.countQuarantine(direction).catch(messageOf),
     said.servers === false ? undefined : engine.servers(),
     said.copy === true ? engine.estimateCopy() : undefined,
+    readDeferred(store),
   ]);
   return {
     migration,
@@ -74,6 +77,7 @@ export async function gatherFacts(
     drill,
     servers,
     copy,
+    deferred,
   };
 }
 
@@ -99,5 +103,9 @@ export function gateLimits(plan: Plan): GateLimits {
 
 /** What of the plan the phase machine depends on. */
 export function machineFacts(plan: Plan): MachineFacts {
-  return { canarySteps: plan.canary.steps, reverse: plan.reverse !== undefined };
+  return {
+    canarySteps: plan.canary.steps,
+    reverse: plan.reverse !== undefined,
+    defer: plan.backfill.defer.length > 0,
+  };
 }

@@ -3,6 +3,7 @@ import type { ServerLimits } from "../config/server-limits.ts";
 import { directionFrom, phaseIndex } from "../config/words.ts";
 import type { Direction, Phase } from "../config/words.ts";
 import type { TableProgress } from "../store/control/chunk-ledger.ts";
+import type { DeferredRow } from "../store/control/deferred-objects.ts";
 import type { Receipt } from "../store/control/history.ts";
 import type { Migration } from "../store/control/migration.ts";
 import type { SidecarSeen } from "../store/control/sidecars.ts";
@@ -11,6 +12,7 @@ import type { WorkerSeen } from "../store/control/workers.ts";
 import type { CompareLimits } from "./compare-sides.ts";
 import { canaryGate, drillGate, stayGate, windowGate } from "./policy-gates.ts";
 import type { Leaving } from "./policy-gates.ts";
+import { rebuildGate } from "./rebuild-gate.ts";
 import { type CopyEstimate, roomGate } from "./room-gate.ts";
 import { serverGates } from "./server-gates.ts";
 import type { Servers } from "./server-gates.ts";
@@ -39,12 +41,13 @@ export const GATE_NAMES = [
   "wal",
   "disk",
   "room",
+  "rebuild",
 ] as const;
 export type GateName = (typeof GATE_NAMES)[number];
 /** The others depend on more than facts and limits: `gatesInto` alone evaluates them. */
 export type PlainGate = Exclude<
   GateName,
-  "stay" | "window" | "drill" | "transactions" | "replicas" | "wal" | "disk" | "room"
+  "stay" | "window" | "drill" | "transactions" | "replicas" | "wal" | "disk" | "room" | "rebuild"
 >;
 
 export interface Gate {
@@ -102,6 +105,8 @@ export interface GateFacts {
   readonly servers: Servers | undefined;
   /** Undefined: not asked, because nothing is about to be copied. */
   readonly copy: CopyEstimate | undefined;
+  /** What was dropped for the copy, also what is back. */
+  readonly deferred: readonly DeferredRow[];
 }
 
 /** What of the plan limits them. */
@@ -165,6 +170,7 @@ export function gatesInto(
   if ((limits.approvals[phase] ?? 0) > 0) names.push("approvals");
   const asked = [
     phase === "backfill" ? roomGate(facts.copy, limits.diskFreeBytes) : undefined,
+    rebuildGate(phase, facts.deferred),
     phase === "write-new" ? drillGate(facts, limits) : undefined,
     stayGate(leaving, limits),
     windowGate(phase, facts.now, limits),

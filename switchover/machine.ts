@@ -24,6 +24,8 @@ export interface MachineFacts {
   readonly canarySteps: readonly number[];
   /** The plan has a reverse mapping. */
   readonly reverse: boolean;
+  /** Indexes or foreign keys of new are dropped during the copy. */
+  readonly defer: boolean;
 }
 
 /** One thing to do. Each can be repeated: after a crash the same event runs all of them again. */
@@ -33,6 +35,10 @@ export type Effect =
   /** State rows, feeds, positions, guards on both sides. If it fails, what it made is removed. */
   | { readonly do: "install" }
   | { readonly do: "plan-chunks" }
+  /** What `backfill.defer` names is written down and dropped on new. */
+  | { readonly do: "defer" }
+  /** What was dropped for the copy and is not there again is built. */
+  | { readonly do: "rebuild" }
   | { readonly do: "forget-chunks" }
   /** Compare everything, repair, compare again, until a run is clean. */
   | { readonly do: "verify" }
@@ -136,7 +142,7 @@ function enter(state: MachineState, phase: Phase, facts: MachineFacts): Transiti
     case "dual-write":
       return go([{ do: "check" }, { do: "install" }, set]);
     case "backfill":
-      return go([{ do: "plan-chunks" }, set]);
+      return go([{ do: "plan-chunks" }, ...(facts.defer ? [{ do: "defer" } as const] : []), set]);
     case "verify":
       return go([set, { do: "verify" }]);
     case "write-new":
@@ -204,6 +210,8 @@ function rollback(state: MachineState, wanted: Phase | undefined, facts: Machine
     });
   if (phaseIndex(to) < phaseIndex("backfill")) effects.push({ do: "forget-chunks" });
   if (to === "off") effects.push({ do: "uninstall" });
+  // Last, because it may take long: nothing else waits for it.
+  if (phaseIndex(to) < phaseIndex("backfill") && facts.defer) effects.push({ do: "rebuild" });
   return {
     kind: "go",
     next: { phase: to, authority: "old", canaryStep: canary },

@@ -1,4 +1,6 @@
+import { missingObjects } from "../backfill/rebuilding.ts";
 import type { Plan } from "../config/plan-types.ts";
+import { phaseIndex } from "../config/words.ts";
 import type { Side } from "../config/words.ts";
 import { progress } from "../store/control/chunk-ledger.ts";
 import { addEvent } from "../store/control/history.ts";
@@ -24,6 +26,9 @@ export async function ownWork(
   migration: Migration,
 ): Promise<OwnWork | undefined> {
   const { phase } = migration;
+  // Before and without a copy new has all it had: whatever ended before its end, or after the plan was changed.
+  if (phaseIndex(phase) < phaseIndex("backfill") && (await missingObjects(store)).length > 0)
+    return (execution) => runEffect(execution, { do: "rebuild" });
   if (phase === "off" || phase === "done") return undefined;
   // What is copied while nothing follows would have to be copied again.
   if (migration.gap !== undefined && !migration.paused.mirror)

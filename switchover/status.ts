@@ -3,6 +3,7 @@ import { messageOf } from "../config/errors.ts";
 import type { Log } from "../config/lifecycle.ts";
 import type { Plan } from "../config/plan-types.ts";
 import type { Direction, Phase, Side } from "../config/words.ts";
+import type { DeferredRow } from "../store/control/deferred-objects.ts";
 import { progress } from "../store/control/chunk-ledger.ts";
 import type { TableProgress } from "../store/control/chunk-ledger.ts";
 import { readReceipts, recentEvent } from "../store/control/history.ts";
@@ -42,6 +43,8 @@ export interface Status {
     readonly throttle: string | null;
     readonly rows_per_s: number;
     readonly tables: readonly TableStatus[];
+    /** What was dropped on new for the copy, and how far it is back. */
+    readonly deferred: readonly DeferredStatus[];
   };
   readonly verify: {
     readonly state: "none" | VerifyRun["state"];
@@ -98,6 +101,14 @@ export interface MirrorStatus {
   readonly deferred: number;
   readonly state: MirrorStats["state"] | "absent";
   readonly why: string | null;
+}
+
+export interface DeferredStatus {
+  readonly kind: DeferredRow["kind"];
+  readonly table: string;
+  readonly name: string;
+  readonly state: DeferredRow["state"];
+  readonly error: string | null;
 }
 
 export interface TableStatus {
@@ -238,7 +249,7 @@ function mirrorStatus(
 }
 
 function backfillStatus(
-  { migration }: GateFacts,
+  { migration, deferred }: GateFacts,
   tables: readonly TableProgress[],
   workers: readonly { readonly seenMs: number; readonly stats: BackfillStats }[],
 ): Status["backfill"] {
@@ -260,6 +271,13 @@ function backfillStatus(
     throttle: live.find((worker) => worker.stats.throttle !== undefined)?.stats.throttle ?? null,
     rows_per_s: live.reduce((sum, worker) => sum + worker.stats.rows_per_s, 0),
     tables: tables.map(tableStatus),
+    deferred: deferred.map(({ kind, table, name, state: how, error }) => ({
+      kind,
+      table,
+      name,
+      state: how,
+      error: error ?? null,
+    })),
   };
 }
 
@@ -334,7 +352,7 @@ function emptyStatus(plan: string): Omit<Status, "databases" | "problems"> {
     reads: { new: 0 },
     canary_step: 0,
     mirror: mirrorStatus("forward", undefined),
-    backfill: { state: "none", throttle: null, rows_per_s: 0, tables: [] },
+    backfill: { state: "none", throttle: null, rows_per_s: 0, tables: [], deferred: [] },
     verify: verifyStatus(undefined, undefined, undefined),
     shadow: NO_SHADOW,
     gates: [],

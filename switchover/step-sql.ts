@@ -1,9 +1,13 @@
+import { wouldDefer } from "../backfill/deferring.ts";
+import { missingObjects } from "../backfill/rebuilding.ts";
 import { messageOf } from "../config/errors.ts";
 import { redact } from "../config/describe.ts";
 import { SIDES, directionFrom, otherSide } from "../config/words.ts";
 import type { Side } from "../config/words.ts";
+import type { DeferredObject } from "../store/control/deferred-objects.ts";
 import { readMigration } from "../store/control/migration.ts";
 import { directionLock, guardLock } from "../store/postgres/locks.ts";
+import { buildSql, dropSql } from "../store/postgres/rebuild.ts";
 import { rehearse } from "../store/postgres/rehearsal.ts";
 import {
   endAttemptSql,
@@ -37,6 +41,10 @@ export async function sqlOfEffect(wiring: Wiring, effect: Effect): Promise<reado
         return await rehearsed(wiring, (rehearsing) => teardownSides(rehearsing, noLead));
       case "flip":
         return await flipSql(wiring, effect);
+      case "defer":
+        return await deferSql(wiring);
+      case "rebuild":
+        return (await missingObjects(wiring.store)).flatMap(buildStatements);
       case "check":
       case "plan-chunks":
       case "forget-chunks":
@@ -48,6 +56,21 @@ export async function sqlOfEffect(wiring: Wiring, effect: Effect): Promise<reado
     // Gates are worth seeing all the same.
     return [{ on: "new", sql: `-- not known: ${redact(messageOf(error))}` }];
   }
+}
+
+/** What would be dropped now, and what builds it again once rows are copied. */
+async function deferSql({ plan }: Wiring): Promise<StepSql[]> {
+  const { forward } = await compileBoth(plan);
+  const { objects } = await wouldDefer(plan, forward);
+  return [
+    ...objects.map((object): StepSql => ({ on: "new", sql: dropSql(object) })),
+    ...(objects.length === 0 ? [] : [{ on: "new" as const, sql: "-- once rows are copied:" }]),
+    ...objects.flatMap(buildStatements),
+  ];
+}
+
+function buildStatements(object: DeferredObject): StepSql[] {
+  return buildSql(object).map((sql) => ({ on: "new", sql }));
 }
 
 async function noLead(): Promise<void> {}

@@ -1,4 +1,6 @@
+import { deferObjects } from "../backfill/deferring.ts";
 import { planBackfill } from "../backfill/plan-chunks.ts";
+import { missingObjects, rebuildDeferred } from "../backfill/rebuilding.ts";
 import { retryQuarantined } from "../backfill/retry.ts";
 import { runVerify } from "../backfill/verify.ts";
 import { redact } from "../config/describe.ts";
@@ -67,6 +69,16 @@ export function openRealEngine(wiring: Wiring): Engine {
     async planChunks(direction) {
       const { epoch } = await readMigration(wiring.store);
       await planBackfill(wiring.plan, wiring.store, { direction, epoch });
+    },
+    async defer(signal) {
+      const { forward } = await compileBoth(wiring.plan);
+      await deferObjects({ ...wiring, signal }, forward);
+    },
+    async rebuild(signal) {
+      const { store } = wiring;
+      if ((await missingObjects(store)).length === 0) return [];
+      await rebuildDeferred({ ...wiring, signal }, { wanted: async () => true, wait: true });
+      return missingObjects(store);
     },
     async verify(request) {
       const { plan, store, log } = wiring;

@@ -3,6 +3,7 @@ import { SIDES } from "../../config/words.ts";
 import { findState } from "../../store/postgres/state.ts";
 import type { CompiledDirection, Driver } from "../../store/postgres/mapping.ts";
 import { catalogFindings, tablesOf } from "./catalog-checks.ts";
+import { deferFindings } from "./defer-findings.ts";
 import { type Estimates, estimate } from "./estimate.ts";
 import { type Coverage, type Examination, examine } from "./examine.ts";
 import { count, type Finding, type Severity } from "./finding.ts";
@@ -46,6 +47,7 @@ export async function diagnose(
   const sessions = { old: old.client, new: next.client };
   const installed = (await next.aside(() => findState(next.client, "new"))) !== undefined;
   findings.push(...(await catalogFindings({ plan, directions, sessions, installed })));
+  findings.push(...(await deferFindings(plan, forward)));
   for (const side of SIDES) {
     const source = side === "old" ? old : next;
     const tables = new Map(tablesOf(directions, side).map((table) => [table.name, table]));

@@ -1,6 +1,11 @@
 import { freePort } from "../../examples/support/embedded-postgres.ts";
+import { openObjects } from "../../backfill/rebuilding.ts";
 import { progress, type TableProgress } from "../../store/control/chunk-ledger.ts";
-import { closeControlStore, openControlStore } from "../../store/control/open.ts";
+import {
+  closeControlStore,
+  type ControlStore,
+  openControlStore,
+} from "../../store/control/open.ts";
 import { lastVerifyRun } from "../../store/control/verify-runs.ts";
 import type { Recorder } from "../bench.ts";
 import { crossfade, startRole, untilReady } from "../cli.ts";
@@ -15,6 +20,8 @@ export interface ProductRun {
   readonly workers: number;
   /** Compare everything afterwards, as a contest of its own. */
   readonly verify: boolean;
+  /** Indexes are dropped during the copy, and what is timed ends when all are back. */
+  readonly defer?: boolean;
   /** Both sides are schemas of the old database; the new one is this. */
   readonly inSchema?: string;
 }
@@ -31,7 +38,7 @@ export async function copyWithProduct(
     new: { database: newUrl, schema, app: "http://127.0.0.1:1" },
     operate: { listen: `127.0.0.1:${await freePort()}` },
     forward: { ledger: MAPPING },
-    backfill: { workers: run.workers },
+    backfill: { workers: run.workers, defer: run.defer === true ? ["indexes"] : [] },
   });
   const roles = ["control", "mirror", "backfill"].map((role) => startRole(role, file));
   const store = openControlStore(plan, { role: "bench", instance: "a" });
@@ -41,7 +48,9 @@ export async function copyWithProduct(
       await crossfade("advance", "--plan", file, "--to", "backfill", "--wait");
       const largest = await watchMemory(roles[2]?.pid ?? 0, async () => {
         const table = await untilCopied(() => progress(store, "forward"));
-        return table.ms;
+        const copied = performance.now();
+        await untilRebuilt(store);
+        return table.ms + performance.now() - copied;
       });
       into.add(`${run.name}: memory of the process`, "MB", largest.mb);
       return largest.result;
@@ -82,6 +91,16 @@ async function watchMemory<T>(
     return { mb, result };
   } finally {
     clearInterval(timer);
+  }
+}
+
+async function untilRebuilt(store: ControlStore): Promise<void> {
+  for (;;) {
+    const left = await openObjects(store);
+    const failed = left.find(({ error }) => error !== undefined);
+    if (failed !== undefined) throw new Error(`${failed.name}: ${failed.error}`);
+    if (left.length === 0) return;
+    await new Promise((resolve) => setTimeout(resolve, 50));
   }
 }
 

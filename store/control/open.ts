@@ -37,6 +37,7 @@ export const CONTROL_TABLES = [
   "verify_chunk",
   "pace",
   "series",
+  "deferred_object",
   "control_version",
 ] as const;
 export type ControlTable = (typeof CONTROL_TABLES)[number];

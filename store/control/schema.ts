@@ -324,4 +324,20 @@ const MIGRATIONS: readonly ((store: ControlStore) => string)[] = [
       new_p99_ms double precision);
     alter table ${store.table("verify_run")} add column row_counts jsonb;
   `,
+  // What is dropped for the time of the copy is written down here first.
+  (store) => `
+    create table ${store.table("deferred_object")} (
+      kind text not null check (kind in ('index', 'foreign key')),
+      schema_name text not null,
+      tbl text not null,
+      name text not null,
+      definition text not null,
+      tablespace text not null,
+      comment text,
+      validated boolean not null,
+      state text not null default 'dropped' check (state in ('dropped', 'building', 'unproven', 'built')),
+      error text,
+      at timestamptz not null default clock_timestamp(),
+      primary key (schema_name, tbl, name));
+  `,
 ];

@@ -8,6 +8,8 @@ export interface GrantsOptions {
   /** Mapped tables; undefined: all of the schema. */
   readonly tables: readonly string[] | undefined;
   readonly feed: "trigger" | "wal";
+  /** Indexes of the tables are dropped for the copy and built again. */
+  readonly buildsIndexes: boolean;
 }
 
 /** One statement, and why it is needed. */
@@ -56,6 +58,11 @@ export async function leastPrivileges(
         `grant ${ident(owner)} to ${role}`,
         `only an owner may put triggers that always fire on a table: ${tables.join(", ")}`,
       );
+  if (options.buildsIndexes)
+    add(
+      `grant create on schema ${ident(options.schema)} to ${role}`,
+      "backfill.defer: indexes that are dropped for the copy are built again",
+    );
   if (version >= PARAMETER_GRANTS)
     add(
       `grant set on parameter session_replication_role to ${role}`,

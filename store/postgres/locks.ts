@@ -34,6 +34,9 @@ export function slotLock(side: Side): AdvisoryLock {
 /** Held by the session of the one mirror that runs, on the database of the new side. */
 export const MIRROR_LOCK: AdvisoryLock = { classId: CLASS_FIXED, objectId: 5 };
 
+/** Held by whoever drops or builds what `backfill.defer` names, on the database of the new side, until its session ends. */
+export const DEFER_LOCK: AdvisoryLock = { classId: CLASS_FIXED, objectId: 8 };
+
 /** Held by the session of the controller that leads, on the control database. */
 export function controllerLock(plan: string): AdvisoryLock {
   return {

@@ -266,6 +266,7 @@ export function makePlan(folder: string, options: TestSidecarOptions): Plan {
       workers: 1,
       chunk: 1_000,
       targetMs: 500,
+      defer: [],
       diskFreeBytes: undefined,
       throttle: { p99: undefined, replicaLagMs: undefined, active: undefined, wal: undefined },
     },

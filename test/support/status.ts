@@ -28,6 +28,7 @@ export const STATUS: Status = {
       { table: "orders", chunks: 10, done: 5, failed: 0, rows: 25_000, eta_s: 125 },
       { table: "notes", chunks: 1, done: 0, failed: 0, rows: 0, eta_s: null },
     ],
+    deferred: [],
   },
   verify: {
     state: "none",

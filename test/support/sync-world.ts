@@ -97,6 +97,7 @@ export function testPlan(options: WorldOptions): Plan {
       workers: 1,
       chunk: 50,
       targetMs: 500,
+      defer: [],
       diskFreeBytes: undefined,
       throttle: { p99: undefined, replicaLagMs: undefined, active: undefined, wal: undefined },
     },

@@ -22,6 +22,7 @@ function large(changes: Partial<Status> = {}): Status {
         rows: 1_000,
         eta_s: i < 55 ? 0 : 90,
       })),
+      deferred: [],
     },
     quarantine: 2,
     sidecars: Array.from({ length: 30 }, (_, i) => ({

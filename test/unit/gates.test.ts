@@ -134,6 +134,7 @@ const GOOD: GateFacts = {
   roundTripAccepted: false,
   servers: undefined,
   copy: undefined,
+  deferred: [],
 };
 
 function gate(name: PlainGate, facts: Partial<GateFacts>, limits: Partial<GateLimits> = {}) {
@@ -153,6 +154,37 @@ test("with everything well every gate of every phase passes", () => {
     for (const { name, why } of gatesInto(phase, GOOD, LIMITS))
       expect(why, name).toMatch(/\w+ \w+/);
   }
+});
+
+const INDEX = {
+  kind: "index",
+  schema: "public",
+  table: "t",
+  name: "i",
+  definition: "",
+  tablespace: "",
+  comment: null,
+  validated: true,
+  state: "built",
+  error: undefined,
+} as const;
+const UNPROVEN = {
+  ...INDEX,
+  kind: "foreign key",
+  state: "unproven",
+  error: "no such row",
+} as const;
+
+test.each([
+  ["all is back", [INDEX], "verify", "pass", "never"],
+  ["one is being built", [INDEX, { ...INDEX, state: "building" }], "verify", "fail", "by-waiting"],
+  ["one cannot be built", [{ ...INDEX, state: "dropped", error: "no" }], "verify", "fail", "never"],
+  ["a foreign key is not proven: verify repairs", [UNPROVEN], "verify", "pass", "never"],
+  ["and nobody goes beyond", [UNPROVEN], "shadow", "fail", "never"],
+  ["nor reads from new", [{ ...INDEX, state: "dropped" }], "read-new", "fail", "by-waiting"],
+] as const)("dropped for the copy: %s", (_, deferred, phase, state, heals) => {
+  const found = gatesInto(phase, { ...GOOD, deferred }, LIMITS);
+  expect(found.find(({ name }) => name === "rebuild")).toMatchObject({ state, heals });
 });
 
 const ASKED = { shadow: { sample: 0.1, samples: 100, mismatch: 0.01 } };

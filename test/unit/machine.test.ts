@@ -4,7 +4,7 @@ import type { Phase, Side } from "../../config/words.ts";
 import { authorityIn, readsNewIn, reconcile, transition } from "../../switchover/machine.ts";
 import type { Effect, MachineFacts, MachineState, Transition } from "../../switchover/machine.ts";
 
-const FACTS: MachineFacts = { canarySteps: [0.01, 0.25, 0.5], reverse: true };
+const FACTS: MachineFacts = { canarySteps: [0.01, 0.25, 0.5], reverse: true, defer: false };
 
 function state(phase: Phase, canaryStep = phase === "canary" ? 1 : 0): MachineState {
   return { phase, authority: authorityIn(phase), canaryStep };
@@ -144,6 +144,18 @@ describe.each(PHASES)("from %s", (from) => {
       }
     }
   });
+});
+
+test("what is deferred is dropped last before the copy, and built last on the way down", () => {
+  const facts = { ...FACTS, defer: true };
+  const said = (from: Phase, kind: "advance" | "rollback", to: Phase) =>
+    describeTransition(transition(state(from), { kind, to }, facts));
+  expect(said("dual-write", "advance", "backfill")).toBe("plan-chunks, defer, set backfill 0 0");
+  expect(said("verify", "rollback", "off")).toBe("set off 0 0, forget-chunks, uninstall, rebuild");
+  expect(said("backfill", "rollback", "dual-write")).toBe(
+    "set dual-write 0 0, forget-chunks, rebuild",
+  );
+  expect(said("shadow", "rollback", "backfill")).toBe("set backfill 0 0");
 });
 
 test("walking to done takes every phase and every canary step in order, and ends", () => {

@@ -11,7 +11,7 @@ const PLAN = { canary: { steps: [0.01, 0.25] }, policy: NO_POLICY } as unknown a
 
 function next(migration: Partial<Migration>, ...gates: GateResult[]): string {
   const state = { phase: "off", authority: "old", canaryStep: 0, ...migration } as Migration;
-  const facts = { canarySteps: PLAN.canary.steps, reverse: true };
+  const facts = { canarySteps: PLAN.canary.steps, reverse: true, defer: false };
   return nextStep(state, transition(state, { kind: "advance" }, facts), gates, PLAN);
 }
 
