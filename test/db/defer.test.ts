@@ -124,7 +124,7 @@ test("killed at any step, whoever comes next finishes it", async () => {
 });
 
 test("what cannot be built is said and keeps nothing else; what a person makes by that name stays", async () => {
-  const { onNew, states, drop, build, store, plan } = await openDeferWorld();
+  const { onNew, states, drop, build, plan } = await openDeferWorld();
   await onNew("create index orders_part on orders ((100 / id))");
   await drop();
   // As the copy does it: no foreign key is looked at.

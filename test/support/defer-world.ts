@@ -58,7 +58,7 @@ export async function openDeferWorld(rows = 20) {
       deferObjects(options, await compilePlan(plan, "forward", "test", "defer-world")),
     build: () => rebuildDeferred(options, { wanted: async () => true, wait: true }),
     /** The same in a process of its own, to be killed. */
-    child(does: "drop" | "build") {
+    child: (does: "drop" | "build") => {
       const script = new URL("defer-child.ts", import.meta.url).pathname;
       const child = spawn(process.execPath, [script, does, file], { stdio: "inherit" });
       onTestFinished(() => void child.kill("SIGKILL"));
