@@ -3,6 +3,7 @@ import type { RunningState } from "../config/lifecycle.ts";
 import { phaseIndex } from "../config/words.ts";
 import { progress } from "../store/control/chunk-ledger.ts";
 import { type DeferredRow, readDeferred, setDeferred } from "../store/control/deferred-objects.ts";
+import { lastVerifyRun } from "../store/control/verify-runs.ts";
 import { readMigration } from "../store/control/migration.ts";
 import type { ControlStore } from "../store/control/open.ts";
 import type pg from "pg";
@@ -22,29 +23,44 @@ const LAST_RETRY_MS = 300_000;
 const CLIENT_GONE_MS = 2_000;
 
 /**
- * Builds again what was dropped for the copy, as soon as every chunk is copied and again after a failure, until the loop stops. Also
- * after a crash: what is to be done stands in the control store, and what was done is looked up in the catalog.
+ * Builds again what was dropped for the copy, as soon as every chunk is copied, until the loop stops. After a failure it waits longer
+ * each time, unless rows were compared meanwhile: what a foreign key lacked may be repaired. Also after a crash: what is to be done
+ * stands in the control store, and what was done is looked up in the catalog.
  */
 export async function rebuildWhenCopied(options: DeferOptions, loop: RunningState): Promise<void> {
   let retryMs = FIRST_RETRY_MS;
+  let failed: { readonly at: number; readonly compared: string } | undefined;
   while (loop.shouldRun()) {
     let error: unknown;
-    let restMs = LOOK_MS;
     try {
       const wanted = () => isCopied(options.store);
       if ((await openObjects(options.store)).length > 0 && (await wanted())) {
-        const left = await rebuildDeferred(options, { wanted, wait: false });
-        const failed = left.some((row) => row.error !== undefined);
-        if (failed) restMs = retryMs;
-        retryMs = failed ? Math.min(LAST_RETRY_MS, retryMs * 2) : FIRST_RETRY_MS;
+        const compared = await lastCompared(options.store);
+        if (
+          failed === undefined ||
+          failed.compared !== compared ||
+          performance.now() > failed.at + retryMs
+        ) {
+          const left = await rebuildDeferred(options, { wanted, wait: false });
+          retryMs = failed === undefined ? FIRST_RETRY_MS : Math.min(LAST_RETRY_MS, retryMs * 2);
+          failed = left.some((row) => row.error !== undefined)
+            ? { at: performance.now(), compared }
+            : undefined;
+        }
       }
       loop.healthy();
     } catch (caught) {
       error = caught;
     }
     await loop.backoff(error);
-    await loop.sleep(restMs);
+    await loop.sleep(LOOK_MS);
   }
+}
+
+/** Which comparison was the last to end. */
+async function lastCompared(store: ControlStore): Promise<string> {
+  const run = await lastVerifyRun(store, "forward");
+  return run === undefined ? "none" : `${run.id} ${run.state}`;
 }
 
 /** Objects that are not yet as they were. */

@@ -24,7 +24,11 @@ export function rebuildGate(
   const failed = open.find(({ error }) => error !== undefined);
   if (failed !== undefined) {
     const why = `${failed.kind} ${failed.name} of ${failed.table}: ${failed.error}; it is tried again by itself, or build it yourself under that name`;
-    return { ...gate, state: "fail", why, heals: "never" };
+    // What verify repaired is proven within seconds.
+    const heals = open.some(({ state, error }) => state !== "unproven" && error !== undefined)
+      ? "never"
+      : "by-waiting";
+    return { ...gate, state: "fail", why, heals };
   }
   const [next] = open;
   if (next === undefined)

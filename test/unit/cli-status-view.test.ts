@@ -46,6 +46,13 @@ test("what is wrong stands out: nobody leads, paused, problems, a gap, differenc
       problems: ["new database: connection refused"],
       gap: "the new database was restored",
       mirror: { ...STATUS.mirror, state: "absent", lag_ms: null, why: "no mirror runs" },
+      backfill: {
+        ...STATUS.backfill,
+        deferred: [
+          { kind: "index", table: "orders", name: "by_day", state: "dropped", error: "no room" },
+          { kind: "index", table: "orders", name: "by_name", state: "built", error: null },
+        ],
+      },
       verify: {
         state: "dirty",
         why: null,
@@ -71,6 +78,8 @@ test("what is wrong stands out: nobody leads, paused, problems, a gap, differenc
     "problem     new database: connection refused",
     "gap         the new database was restored",
     "controller  none leads",
+    "rebuild     1 of 2 are back on new",
+    "            index by_day of orders: dropped   no room",
     "went back   by itself from canary, 3 min ago: errors: new failed 40 %",
     "            not again by itself before 2026-11-20T13:00:00Z",
     "paused      backfill",
