@@ -1,5 +1,6 @@
 import type pg from "pg";
 import type { Side } from "../../config/words.ts";
+import { boundariesSql } from "./boundaries.ts";
 import { chunkLock, STRIPES } from "./locks.ts";
 import type { CompiledDirection, Driver } from "./mapping.ts";
 import { ident, relation } from "./quote.ts";
@@ -76,9 +77,8 @@ async function writeBoundaries(
   await run(source, `delete from ${table} where version >= $1::int`, [version]);
   await run(
     source,
-    `insert into ${table} select $1::int, (rn - 1) / $2::int, ${key}
-     from (select ${key}, row_number() over (order by ${key}) as rn from ${from}) numbered where rn > 1 and (rn - 1) % $2::int = 0`,
-    [version, rowsPerChunk],
+    `insert into ${table} select $1::int, b.* from (${await boundariesSql(source, compiled, driver, rowsPerChunk)}) b`,
+    [version],
   );
   const rows = await run(
     source,
@@ -140,14 +140,8 @@ export async function chunkRanges(
   source: pg.ClientBase,
   rowsPerChunk: number,
 ): Promise<Chunk[]> {
-  const from = relation(compiled.sourceSchema, driver.name);
-  const key = driver.key.map((column) => ident(column.name)).join(", ");
-  const rows = await run(
-    source,
-    `select '', ${key} from (select ${key}, row_number() over (order by ${key}) as rn from ${from}) numbered
-     where rn > 1 and (rn - 1) % $1::int = 0 order by rn`,
-    [rowsPerChunk],
-  );
+  const boundaries = await boundariesSql(source, compiled, driver, rowsPerChunk);
+  const rows = await run(source, `select * from (${boundaries}) b order by cf_n`);
   return toChunks(rows, rows.length * rowsPerChunk, rowsPerChunk);
 }
 
