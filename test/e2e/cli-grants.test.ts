@@ -24,6 +24,9 @@ async function ownedTables(owner: string) {
   await withClient(pair.oldUrl, (client) =>
     client.query("insert into users select i, 'user ' || i from generate_series(1, 100) i"),
   );
+  await withClient(pair.newUrl, (client) =>
+    client.query("create index users_name on users (name)"),
+  );
   return pair;
 }
 
@@ -45,6 +48,7 @@ test("without grants a login is refused; what grants prints is enough to mirror,
       new: { database: urls.newUrl, app: "http://127.0.0.1:1" },
       forward: { users: { from: "users" } },
       reverse: { users: { from: "users" } },
+      backfill: { defer: ["indexes"] },
       proxy: { listen: "127.0.0.1:0" },
       operate: { listen: "127.0.0.1:0" },
     });
@@ -76,13 +80,25 @@ test("without grants a login is refused; what grants prints is enough to mirror,
   await withClient(pair.newUrl, async (client) => {
     const { rows } = await client.query("select count(*)::int as n from users");
     expect(rows).toEqual([{ n: 100 }]);
+    // It was dropped for the copy, and built again by a role that is not the owner.
+    const index = await client.query(
+      "select indisvalid from pg_index where indexrelid = 'users_name'::regclass",
+    );
+    expect(index.rows).toEqual([{ indisvalid: true }]);
   });
+  const { rows: deferred } = await withClient(pair.oldUrl, (client) =>
+    client.query("select name, state from crossfade.deferred_object"),
+  );
+  expect(deferred).toEqual([{ name: "users_name", state: "built" }]);
   const back = await runCli(asRole, "rollback", "--to", "off");
   expect(back.exit, back.stdout).toBe(0);
   up.child.kill("SIGTERM");
   expect(await up.ended).toBe(0);
   const cleaned = await runCli(asRole, "clean", "--yes");
-  expect(cleaned.exit, cleaned.stdout).toBe(0);
+  expect(cleaned, cleaned.stdout).toMatchObject({
+    exit: 0,
+    document: { cleaned: true, unproven: [] },
+  });
   for (const url of [pair.oldUrl, pair.newUrl]) {
     const { rows } = await withClient(url, (client) =>
       client.query(
