@@ -1,33 +1,27 @@
-import { parseArgs } from "node:util";
+import { Command, Option } from "commander";
 import type { BenchOptions } from "../bench.ts";
-
-const PARTS = ["contest", "app"] as const;
+import { wholeNumber } from "../whole-number.ts";
 
 export interface BackfillBenchOptions extends BenchOptions {
   /** Undefined: both. */
-  readonly part: (typeof PARTS)[number] | undefined;
-  /** Only us, with 1 M rows and with so many. */
-  readonly rows: number | undefined;
-  /** Folder with the programs of an installed Postgres to measure on; undefined: the embedded one. */
-  readonly bin: string | undefined;
+  readonly part?: "contest" | "app";
+  readonly rows?: number;
+  /** Undefined: the embedded Postgres. */
+  readonly bin?: string;
 }
 
 export function backfillOptions(): BackfillBenchOptions {
-  const { values } = parseArgs({
-    options: {
-      json: { type: "boolean", default: false },
-      quick: { type: "boolean", default: false },
-      part: { type: "string" },
-      rows: { type: "string" },
-      bin: { type: "string" },
-    },
-  });
-  const { json, quick, bin } = values;
-  const part = PARTS.find((name) => name === values.part);
-  if (values.part !== undefined && part === undefined)
-    throw new Error(`--part: found "${values.part}", expected ${PARTS.join(" or ")}`);
-  const rows = values.rows === undefined ? undefined : Number(values.rows);
-  if (rows !== undefined && !(Number.isSafeInteger(rows) && rows > 0))
-    throw new Error(`--rows: found "${values.rows}", expected a whole number above 0`);
-  return { json, quick, part, rows, bin };
+  return new Command("bench:backfill")
+    .description("how fast history is copied and compared, and what an app notices of it")
+    .option("--json", "print one JSON document", false)
+    .option("--quick", "fewer rows, one round, without the app", false)
+    .addOption(new Option("--part <name>", "only this part").choices(["contest", "app"]))
+    .option(
+      "--rows <n>",
+      "only Crossfade and a raw COPY, with 1 M rows and with so many",
+      wholeNumber(1, 1e9),
+    )
+    .option("--bin <folder>", "measure on the Postgres whose programs are there")
+    .parse()
+    .opts<BackfillBenchOptions>();
 }
