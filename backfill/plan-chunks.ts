@@ -4,6 +4,7 @@ import type { Direction } from "../config/words.ts";
 import { replaceChunks } from "../store/control/chunk-ledger.ts";
 import type { ControlStore } from "../store/control/open.ts";
 import { planChunks } from "../store/postgres/chunks.ts";
+import { copyOrder } from "./copy-order.ts";
 import { openEngine } from "../store/postgres/engine.ts";
 
 export interface PlannedTable {
@@ -31,7 +32,7 @@ export async function planBackfill(
   try {
     const { compiled, source, target } = engine.context;
     const planned: PlannedTable[] = [];
-    for (const [order, driver] of compiled.drivers.entries()) {
+    for (const [order, driver] of copyOrder(compiled.drivers).entries()) {
       const { version, chunks } = await planChunks(
         compiled,
         driver,
