@@ -18,7 +18,7 @@ export const clean: Command<CleanOptions> = {
   summary: "removes everything Crossfade installed, on both sides",
   details: `Removes triggers, logs and state from both databases, and the control store with its history. While old is the authority it goes
 back to off first; while new is, it refuses: go back or finish. Only while no role runs. Tables of the app are not touched:
-after done, the old tables stay aside until you drop them.
+after done, the old tables stay aside until you drop them. What was dropped on new for a copy that did not end (\`backfill.defer\`) is built again.
 
 With --drop-old it drops those tables and nothing else: only in done, and only after its stay (\`stay: { done: 7d }\`). Do that before you
 remove the rest. What still depends on one of them is named, and then nothing is dropped.`,

@@ -24,9 +24,5 @@ test("what is referred to comes first, and of what is equal the biggest", () => 
     table("hens", 10, "eggs"),
     table("eggs", 20, "hens"),
   ]).map(({ name }) => name);
-  expect(order).toEqual([
-    ...["log", "countries", "hens"],
-    ...["pets", "users", "eggs"],
-    ...["visits", "orders"],
-  ]);
+  expect(order.join(" ")).toBe("log countries hens pets users eggs visits orders");
 });
