@@ -1,12 +1,13 @@
 import { CrossfadeError, messageOf } from "../config/errors.ts";
 import type { RunningState } from "../config/lifecycle.ts";
-import { phaseIndex } from "../config/words.ts";
+import { type Phase, phaseIndex } from "../config/words.ts";
 import { progress } from "../store/control/chunk-ledger.ts";
 import { type DeferredRow, readDeferred, setDeferred } from "../store/control/deferred-objects.ts";
 import { lastVerifyRun } from "../store/control/verify-runs.ts";
 import { readMigration } from "../store/control/migration.ts";
 import type { ControlStore } from "../store/control/open.ts";
 import type pg from "pg";
+import type { StateWatcher } from "../store/control/watch.ts";
 import { tryLead } from "../store/postgres/leader.ts";
 import { DEFER_LOCK } from "../store/postgres/locks.ts";
 import { relation } from "../store/postgres/quote.ts";
@@ -27,11 +28,20 @@ const CLIENT_GONE_MS = 2_000;
  * each time, unless rows were compared meanwhile: what a foreign key lacked may be repaired. Also after a crash: what is to be done
  * stands in the control store, and what was done is looked up in the catalog.
  */
-export async function rebuildWhenCopied(options: DeferOptions, loop: RunningState): Promise<void> {
+export async function rebuildWhenCopied(
+  options: Omit<DeferOptions, "signal">,
+  loop: RunningState,
+  state: StateWatcher,
+): Promise<void> {
   let retryMs = FIRST_RETRY_MS;
   let failed: { readonly at: number; readonly compared: string } | undefined;
   while (loop.shouldRun()) {
     let error: unknown;
+    // Going back takes triggers off tables: that waits for a build, which whoever goes back begins anew.
+    const left = new AbortController();
+    const off = state.onChange(({ phase }) => {
+      if (!mayBuild(phase)) left.abort(new Error(`the migration went to ${phase}`));
+    });
     try {
       const wanted = () => isCopied(options.store);
       if ((await openObjects(options.store)).length > 0 && (await wanted())) {
@@ -41,16 +51,19 @@ export async function rebuildWhenCopied(options: DeferOptions, loop: RunningStat
           failed.compared !== compared ||
           performance.now() > failed.at + retryMs
         ) {
-          const left = await rebuildDeferred(options, { wanted, wait: false });
+          const signal = AbortSignal.any([loop.signal, left.signal]);
+          const open = await rebuildDeferred({ ...options, signal }, { wanted, wait: false });
           retryMs = failed === undefined ? FIRST_RETRY_MS : Math.min(LAST_RETRY_MS, retryMs * 2);
-          failed = left.some((row) => row.error !== undefined)
+          failed = open.some((row) => row.error !== undefined)
             ? { at: performance.now(), compared }
             : undefined;
         }
       }
       loop.healthy();
     } catch (caught) {
-      error = caught;
+      error = left.signal.aborted ? undefined : caught;
+    } finally {
+      off();
     }
     await loop.backoff(error);
     await loop.sleep(LOOK_MS);
@@ -73,10 +86,13 @@ export async function missingObjects(store: ControlStore): Promise<DeferredRow[]
   return (await openObjects(store)).filter(({ state }) => state !== "unproven");
 }
 
+function mayBuild(phase: Phase): boolean {
+  return phaseIndex(phase) >= phaseIndex("backfill") && phase !== "done";
+}
+
 async function isCopied(store: ControlStore): Promise<boolean> {
   const { phase, paused } = await readMigration(store);
-  if (phaseIndex(phase) < phaseIndex("backfill") || phase === "done" || paused.backfill)
-    return false;
+  if (!mayBuild(phase) || paused.backfill) return false;
   const tables = await progress(store, "forward");
   return tables.length > 0 && tables.every((table) => table.done === table.chunks);
 }

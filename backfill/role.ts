@@ -103,7 +103,7 @@ class BackfillRole {
       this.#beat(),
       this.#look(),
       this.#verify(),
-      rebuildWhenCopied({ ...work, signal: this.#rebuilding.signal }, this.#rebuilding),
+      rebuildWhenCopied(work, this.#rebuilding, this.#state),
     ]);
     // Nobody is hired any more once the heart has stopped.
     await Promise.all(this.#crew.map((worker) => worker.done));
