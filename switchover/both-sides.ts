@@ -79,11 +79,12 @@ export async function ensureFeed(
   wiring: Pick<Wiring, "plan" | "session">,
   compiled: Compiled,
   side: Side,
+  signal?: AbortSignal,
 ): Promise<void> {
   const logged = side === "old" ? compiled.forward.logged : (compiled.reverse?.logged ?? []);
   await onSide(wiring, side, async (client) => {
     const { feed } = wiring.plan;
     await requireFeedKind(client, side, feed);
-    await (feed === "wal" ? installWalFeed : installFeed)(client, side, logged);
+    await (feed === "wal" ? installWalFeed : installFeed)(client, side, logged, signal);
   });
 }

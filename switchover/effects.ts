@@ -214,10 +214,10 @@ async function recoverUntilKnown({
 
 /** Runs a flip or a drill and keeps its receipt, also of one that was undone. Throws FLIP_UNDONE if it was. */
 export async function recordedFlip(
-  { engine, store, by, ending }: Execution,
+  { engine, store, by, ending, signal }: Execution,
   request: { readonly kind: "flip" | "rollback" | "drill"; readonly to: Migration["authority"] },
 ): Promise<Receipt> {
-  const receipt = await engine.flip({ ...request, by, signal: ending });
+  const receipt = await engine.flip({ ...request, by, signal: ending, calledOff: signal });
   await addReceipt(store, receipt);
   await addEvent(store, { kind: receipt.kind, by, detail: { ...receipt } });
   if (receipt.ok) return receipt;

@@ -87,6 +87,8 @@ export interface FlipRequest {
   readonly by: string;
   /** Stops what would be repeated until it succeeds; after the decision `recover` goes on. */
   readonly signal: AbortSignal;
+  /** Has it undone if it is not decided yet: something else was asked for. */
+  readonly calledOff: AbortSignal;
 }
 
 export interface QuarantinedKey {

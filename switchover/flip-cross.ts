@@ -17,7 +17,7 @@ import {
 import { writeFence } from "../store/postgres/trigger-feed.ts";
 import { within } from "./flip-budget.ts";
 import type { Budget } from "./flip-budget.ts";
-import { fencePassed, raiseOptions } from "./flip-prepare.ts";
+import { fencePassed, mustGoOn, raiseOptions } from "./flip-prepare.ts";
 import type { AttemptContext } from "./flip-prepare.ts";
 import { isBusy } from "./flip-sessions.ts";
 
@@ -115,6 +115,7 @@ async function lockGuard(context: AttemptContext, budget: Budget, lockMs: number
     await client.query("rollback to savepoint guard");
     const holders = await lockBlockers(context.sessions.probe, lock);
     await sleep(pause);
+    mustGoOn(context);
     budgetOrBlockers(budget, holders);
   }
 }

@@ -92,12 +92,18 @@ export interface Prepared {
   readonly guardLockMs: number;
 }
 
+/** Throws when nobody wants the attempt any more. Only before its decision. */
+export function mustGoOn({ deps }: AttemptContext): void {
+  deps.calledOff?.throwIfAborted();
+  deps.signal?.throwIfAborted();
+}
+
 /** All that can be done before the app has to wait for anything. */
 export async function prepare(context: AttemptContext): Promise<Prepared> {
   const { deps, request, attempt, sessions, steps } = context;
   const deadline = performance.now() + limitsOf(deps).prepareMs;
   await steps.run("feeds", async () => {
-    for (const side of SIDES) await deps.ensureFeed(side);
+    for (const side of SIDES) await deps.ensureFeed(side, deps.calledOff);
   });
   await steps.run("arm", async () => {
     const timeoutMs = Math.max(0, deadline - performance.now());
@@ -106,6 +112,7 @@ export async function prepare(context: AttemptContext): Promise<Prepared> {
       tables: deps.sides[side].tables,
       attempt: attempt.number,
       timeoutMs,
+      signal: deps.calledOff,
     });
     await arm(sessions.other, change(request.to));
     await arm(sessions.probe, change(request.from));
@@ -115,6 +122,7 @@ export async function prepare(context: AttemptContext): Promise<Prepared> {
     await raiseSequences({ ...raiseOptions(context), maxima: "all", plan });
     return plan;
   });
+  mustGoOn(context);
   const guardLockMs = await warm(context, sequences);
   await steps.run("lag", async () => {
     await waitForWriters(context, deadline);
@@ -187,7 +195,7 @@ async function waitForWriters(context: AttemptContext, deadline: number): Promis
   const { request, attempt, sessions } = context;
   for (;;) {
     await requireNewest(sessions.probe, request.from, attempt.number);
-    context.deps.signal?.throwIfAborted();
+    mustGoOn(context);
     const lock = guardLock(request.from);
     const open = await lockBlockers(sessions.probe, lock, request.budgetMs / 4);
     if (open.length === 0) return;
@@ -209,7 +217,7 @@ async function waitForMirror(context: AttemptContext, deadline: number): Promise
   for (;;) {
     // Another attempt's direction or epoch would make us wait for a fence that nobody passes.
     await requireNewest(sessions.probe, request.from, attempt.number);
-    deps.signal?.throwIfAborted();
+    mustGoOn(context);
     const lag = await deps.lag();
     if (lag !== undefined && lag <= lagMs) {
       const fence = await writeFence(sessions.probe, request.from);
@@ -244,6 +252,7 @@ export async function fencePassed(
   const { epoch, request, sessions } = context;
   const deadline = performance.now() + ms;
   for (;;) {
+    mustGoOn(context);
     const { rows } = await sessions.other.query<{ passed: number }>(
       "select 1 as passed from crossfade.position where direction = $1 and epoch = $2 and fence >= $3::bigint",
       [directionFrom(request.from), epoch, fence.toString()],

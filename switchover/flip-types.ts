@@ -110,8 +110,11 @@ export interface FlipDeps {
   readonly sides: Readonly<Record<Side, FlipSide>>;
   /** Columns of `to` whose numbers come from a differently named column of the other side. */
   readonly columnSources?: (to: Side) => readonly ColumnSource[];
-  /** Installs the feed of a side if it is not there (an installed one is left alone); when it returns it is committed. */
-  readonly ensureFeed: (side: Side) => Promise<void>;
+  /**
+   * Installs the feed of a side if it is not there (an installed one is left alone); when it returns it is committed. The
+   * signal stops it where it would wait.
+   */
+  readonly ensureFeed: (side: Side, signal?: AbortSignal) => Promise<void>;
   /** How far the mirror is behind, ms; undefined: unknown, which blocks. */
   readonly lag: () => Promise<number | undefined>;
   readonly fleet: Fleet;
@@ -121,6 +124,8 @@ export interface FlipDeps {
   readonly onStep?: (step: ReceiptStep) => void;
   /** Stops what would be repeated until it succeeds. After a decision the flip is then left to `recover`. */
   readonly signal?: AbortSignal;
+  /** Aborted when the flip is not wanted any more: it is undone if it is not decided yet. After the decision nobody looks. */
+  readonly calledOff?: AbortSignal;
   readonly limits?: Partial<FlipLimits>;
 }
 

@@ -14,7 +14,7 @@ import {
 } from "./flip-cross.ts";
 import type { Progress } from "./flip-cross.ts";
 import { finish, release } from "./flip-finish.ts";
-import { beginAttempt, prepare } from "./flip-prepare.ts";
+import { beginAttempt, mustGoOn, prepare } from "./flip-prepare.ts";
 import type { AttemptContext, AttemptSessions, Prepared } from "./flip-prepare.ts";
 import { recover } from "./flip-recover.ts";
 import { isStale, limitsOf, openFlipSession, untilDone } from "./flip-sessions.ts";
@@ -134,15 +134,18 @@ async function cross(
   context: AttemptContext,
   { prepared, budget, progress }: Crossing,
 ): Promise<void> {
-  const timed = (name: FlipStep, work: () => Promise<void>) =>
-    context.steps.run(name, () =>
+  const timed = (name: FlipStep, work: () => Promise<void>) => {
+    mustGoOn(context);
+    return context.steps.run(name, () =>
       within(budget.left(name) + GRACE_MS, `the step "${name}"`, work()),
     );
+  };
   await timed("hold", () => hold(context, budget, progress));
   await timed("guard", () => takeGuard(context, budget, prepared.guardLockMs));
   await timed("fence", () => passFence(context, budget));
   await timed("sequences-again", () => raiseAgain(context, prepared.sequences));
   await timed("switch", () => switchOther(context, budget));
+  mustGoOn(context);
   if (context.request.kind !== "drill")
     await context.steps.run("close", () => closeGuard(context, budget, progress));
 }

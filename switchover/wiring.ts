@@ -118,8 +118,10 @@ async function changed(wiring: Wiring, direction: Direction): Promise<string[]> 
   return found;
 }
 
-async function flip(wiring: Wiring, { signal, kind, to, by }: FlipRequest): Promise<Receipt> {
-  return runFlip(await flipDeps(wiring, signal), {
+async function flip(wiring: Wiring, request: FlipRequest): Promise<Receipt> {
+  const { signal, calledOff, kind, to, by } = request;
+  const deps = { ...(await flipDeps(wiring, signal)), calledOff };
+  return runFlip(deps, {
     kind,
     by,
     from: otherSide(to),
@@ -149,7 +151,7 @@ async function flipDeps(wiring: Wiring, signal: AbortSignal): Promise<FlipDeps> 
     plan: plan.name,
     sides: { old: side("old"), new: side("new") },
     columnSources: (to) => columnSources(to === "new" ? compiled.forward : compiled.reverse),
-    ensureFeed: (name) => ensureFeed(wiring, compiled, name),
+    ensureFeed: (name, stop) => ensureFeed(wiring, compiled, name, stop),
     lag: () => currentLag(store),
     fleet: openFleet(store, listener),
     log,

@@ -24,7 +24,9 @@ export async function dropAside(client: pg.Client, side: Side): Promise<string[]
   if (names.length > 0) {
     const tables = names.map((name) => relation(ASIDE_SCHEMA, name)).join(", ");
     try {
-      await withShortLock(client, [`drop table ${tables}`], Date.now() + PATIENCE_MS);
+      await withShortLock(client, [`drop table ${tables}`], {
+        deadline: Date.now() + PATIENCE_MS,
+      });
     } catch (error) {
       throw stillNeeded(error) ?? error;
     }

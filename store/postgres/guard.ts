@@ -23,6 +23,8 @@ export interface GuardChange {
   readonly attempt: number;
   /** Gives up after this, naming who is in the way. */
   readonly timeoutMs: number;
+  /** Ends the waiting earlier, with its reason. */
+  readonly signal?: AbortSignal | undefined;
 }
 
 /** Creates the missing guard triggers of a side, disabled: they cost nothing until they are armed. */
@@ -179,7 +181,7 @@ interface FencedAlter {
 async function alterFenced(client: pg.ClientBase, alter: FencedAlter): Promise<void> {
   const { change, table, statements, deadline, expected } = alter;
   const what = expected.guardOpen === true ? "disarm" : "arm";
-  await patiently(client, { table: table.sql, what, deadline }, () =>
+  await patiently(client, { table: table.sql, what, deadline, signal: change.signal }, () =>
     changeFenced(client, {
       side: change.side,
       expected,
@@ -206,6 +208,7 @@ interface Patience {
   readonly table: string;
   readonly what: string;
   readonly deadline: number;
+  readonly signal?: AbortSignal | undefined;
 }
 
 /** Repeats `work` while the table is busy, with growing pauses in which the app goes on, until the deadline. */
@@ -216,6 +219,7 @@ async function patiently(
 ): Promise<void> {
   let pause = FIRST_PAUSE_MS;
   for (;;) {
+    patience.signal?.throwIfAborted();
     try {
       return await work();
     } catch (error) {

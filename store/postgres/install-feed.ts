@@ -11,22 +11,35 @@ import { run } from "./statement.ts";
 
 /** A lock is asked for this long, then given up and asked for again, so that the app never queues behind us. */
 const LOCK_TIMEOUT_MS = 50;
+const DEADLINE_MS = 60_000;
+
+/** How long the tables' locks are asked for. */
+export interface LockPatience {
+  /** By `Date.now()`. */
+  readonly deadline: number;
+  /** Ends the asking earlier, with its reason. */
+  readonly signal?: AbortSignal | undefined;
+}
+
+export function lockPatience(signal: AbortSignal | undefined): LockPatience {
+  return { deadline: Date.now() + DEADLINE_MS, signal };
+}
 
 /**
  * Installs the trigger feed of a side: the log, and a trigger on every logged table. Idempotent. Waits for writers of
- * the tables up to `deadlineMs`; then throws TIMEOUT naming who is in the way. Tables that DDL changed meanwhile are left
- * as they are.
+ * the tables for a minute at most; then throws TIMEOUT naming who is in the way. Tables that DDL changed meanwhile are left
+ * as they are. `signal` stops it where it would wait: calling again goes on from there.
  */
 export async function installFeed(
   client: pg.Client,
   side: Side,
   tables: readonly LoggedTable[],
-  deadlineMs = 60_000,
+  signal?: AbortSignal,
 ): Promise<void> {
   await installFollowTables(client);
   await installLog(client, side);
   await installTurns(client, side);
-  const deadline = Date.now() + deadlineMs;
+  const patience = lockPatience(signal);
   const schema = tables[0]?.table.schema ?? "public";
   const changed = await changedShapes({ client, side, schema, role: "source" });
   for (const logged of tables) {
@@ -34,7 +47,7 @@ export async function installFeed(
     if (changed.some(({ table }) => table === logged.name)) continue;
     await client.query(logFunctionSql(side, logged));
     for (const statements of logTriggerSql(side, logged))
-      await withShortLock(client, statements, deadline);
+      await withShortLock(client, statements, patience);
     await rememberTable(client, side, logged);
   }
   await rememberFeed(client, side, "trigger");
@@ -132,13 +145,14 @@ export async function feedIsComplete(client: pg.ClientBase, side: Side): Promise
   return row?.[0] === "true";
 }
 
-/** Runs statements in one transaction with a short lock_timeout, again and again until the deadline. */
+/** Runs statements in one transaction with a short lock_timeout, again and again as long as the patience lasts. */
 export async function withShortLock(
   client: pg.Client,
   statements: readonly string[],
-  deadline: number,
+  { deadline, signal }: LockPatience,
 ): Promise<void> {
   for (let attempt = 0; ; attempt += 1) {
+    signal?.throwIfAborted();
     try {
       await client.query("begin");
       await client.query(`set local lock_timeout = ${LOCK_TIMEOUT_MS}`);

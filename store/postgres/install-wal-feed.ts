@@ -1,7 +1,14 @@
 import type pg from "pg";
 import type { Side } from "../../config/words.ts";
 import { installFollowTables, logTable } from "./follow-schema.ts";
-import { installLog, rememberFeed, rememberTable, withShortLock } from "./install-feed.ts";
+import {
+  installLog,
+  lockPatience,
+  rememberFeed,
+  rememberTable,
+  withShortLock,
+} from "./install-feed.ts";
+import type { LockPatience } from "./install-feed.ts";
 import { truncateFunctionSql, truncateTriggerSql } from "./log-trigger.ts";
 import type { LoggedTable } from "./mapping.ts";
 import { ident, relation } from "./quote.ts";
@@ -17,25 +24,25 @@ export function publicationName(side: Side): string {
 /**
  * Installs the wal feed of a side: the log (for fences), a publication of keys, and the slot, in this order: a slot that
  * comes upon a place where its publication did not exist can never be read again. Idempotent. Tables that DDL changed
- * meanwhile are left as they are: `resume` sees to those.
+ * meanwhile are left as they are: `resume` sees to those. `signal` stops it where it would wait for a lock.
  */
 export async function installWalFeed(
   client: pg.Client,
   side: Side,
   tables: readonly LoggedTable[],
-  deadlineMs = 60_000,
+  signal?: AbortSignal,
 ): Promise<void> {
   await assertFitForWal(client, side, tables);
   await installFollowTables(client);
   await installLog(client, side);
   if (tables.length > 0) {
-    const deadline = Date.now() + deadlineMs;
+    const patience = lockPatience(signal);
     const schema = tables[0]?.table.schema ?? "public";
     const changed = await changedShapes({ client, side, schema, role: "source" });
     const known = tables.filter((logged) => !changed.some(({ table }) => table === logged.name));
-    await publish(client, side, known, deadline);
+    await publish(client, side, known, patience);
     for (const logged of known) {
-      await installTruncateTriggers(client, side, logged, deadline);
+      await installTruncateTriggers(client, side, logged, patience);
       await rememberTable(client, side, logged);
     }
     await ensureSlot(client, side);
@@ -48,12 +55,12 @@ async function installTruncateTriggers(
   client: pg.Client,
   side: Side,
   logged: LoggedTable,
-  deadline: number,
+  patience: LockPatience,
 ): Promise<void> {
   if (logged.table.leaves.length === 0) return;
   await client.query(truncateFunctionSql(side, logged));
   for (const leaf of logged.table.leaves)
-    await withShortLock(client, truncateTriggerSql(side, logged, leaf), deadline);
+    await withShortLock(client, truncateTriggerSql(side, logged, leaf), patience);
 }
 
 /** Adds what is missing and changes what differs; a table that stays as it is, is not touched. */
@@ -61,7 +68,7 @@ async function publish(
   client: pg.Client,
   side: Side,
   tables: readonly LoggedTable[],
-  deadline: number,
+  patience: LockPatience,
 ): Promise<void> {
   const name = ident(publicationName(side));
   const [found] = await run(client, "select 1 from pg_publication where pubname = $1", [
@@ -90,7 +97,7 @@ async function publish(
         // `only` means partitions too where the table has partitions: they belong to it.
         `alter publication ${name} add table only ${sql} ${list}`,
       ],
-      deadline,
+      patience,
     );
   }
 }

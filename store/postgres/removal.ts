@@ -23,15 +23,15 @@ export const ASIDE_SCHEMA = "crossfade_old";
  * read again), the triggers before their functions and the log.
  */
 export async function removeFeed(client: pg.Client, side: Side): Promise<void> {
-  const deadline = Date.now() + PATIENCE_MS;
+  const patience = { deadline: Date.now() + PATIENCE_MS };
   await removeSlot(client, side);
   await withShortLock(
     client,
     [`drop publication if exists ${ident(publicationName(side))}`],
-    deadline,
+    patience,
   );
   for (const { table, trigger } of await feedTriggers(client, side)) {
-    await withShortLock(client, [`drop trigger if exists ${ident(trigger)} on ${table}`], deadline);
+    await withShortLock(client, [`drop trigger if exists ${ident(trigger)} on ${table}`], patience);
   }
   for (const name of await feedFunctions(client, side)) {
     await run(client, `drop function if exists ${relation("crossfade", name)}()`);
@@ -44,14 +44,14 @@ export async function removeFeed(client: pg.Client, side: Side): Promise<void> {
       `drop table if exists ${[log, ...turnTables(side)].join(", ")}`,
       `drop sequence if exists ${log}_id, ${turnSequence(side)}`,
     ],
-    deadline,
+    patience,
   );
   await forgetSide(client, side);
 }
 
 /** Removes what following needs in a database, once no side of it has a feed: positions, chunk boundaries, quarantine. */
 export async function removeFollowTables(client: pg.Client): Promise<void> {
-  const deadline = Date.now() + PATIENCE_MS;
+  const patience = { deadline: Date.now() + PATIENCE_MS };
   const chunks = await run(
     client,
     `select c.relname from pg_class c join pg_namespace n on n.oid = c.relnamespace
@@ -70,7 +70,7 @@ export async function removeFollowTables(client: pg.Client): Promise<void> {
   await withShortLock(
     client,
     [`drop table if exists ${names.map((name) => relation("crossfade", name)).join(", ")}`],
-    deadline,
+    patience,
   );
 }
 
@@ -96,11 +96,11 @@ export async function moveAside(
       `select pg_advisory_xact_lock(${INSTALL_LOCK.classId}, ${INSTALL_LOCK.objectId})`,
       createSchema(schema),
     ],
-    Date.now(),
+    { deadline: Date.now() },
   );
   for (const [from, name] of tables) {
     const move = `alter table if exists ${relation(from ?? "", name ?? "")} set schema ${ident(schema)}`;
-    await withShortLock(client, [move], Date.now() + PATIENCE_MS);
+    await withShortLock(client, [move], { deadline: Date.now() + PATIENCE_MS });
   }
   return tables.length;
 }

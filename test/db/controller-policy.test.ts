@@ -9,7 +9,7 @@ import { NO_POLICY } from "../../config/policy.ts";
 import type { PolicyPlan, RollbackOnPlan } from "../../config/policy.ts";
 import type { Plan } from "../../config/plan-types.ts";
 import { SideWindow } from "../../proxy/side-window.ts";
-import { readEvents } from "../../store/control/history.ts";
+import { readEvents, readReceipts } from "../../store/control/history.ts";
 import { readMigration } from "../../store/control/migration.ts";
 import type { ControlStore } from "../../store/control/open.ts";
 import { windowKey } from "../../store/control/side-reads.ts";
@@ -21,6 +21,7 @@ import {
   runWorkers,
   startController,
 } from "../support/controller-world.ts";
+import { withClient } from "../support/databases.ts";
 
 const TRIGGERS: RollbackOnPlan = {
   errors: 0.05,
@@ -211,6 +212,26 @@ test("a webhook that fails is told again, and nothing twice", { timeout: 60_000 
   ]);
 });
 
+/** A transaction of the app stays open, so that the flip's preparation waits; whoever goes back does not wait for it. */
+async function goesBackFromPreparation(plan: Plan, store: ControlStore): Promise<void> {
+  await withClient(plan.old.database, async (app) => {
+    await app.query("begin; insert into items (name) values ('in the way')");
+    const flip = ask(plan, "advance", { to: "write-new", wait: true }).catch(
+      (error: unknown) => error,
+    );
+    const { rows: before } = await app.query("select attempt from crossfade.state");
+    await expect
+      .poll(async () => (await app.query("select attempt from crossfade.state")).rows, {
+        timeout: 20_000,
+      })
+      .not.toEqual(before);
+    expect(await ask(plan, "rollback", { to: "canary" })).toMatchObject({ phase: "canary" });
+    expect(await flip).toMatchObject({ message: "stopped: a rollback was asked for" });
+    expect((await readReceipts(store))[0]).toMatchObject({ kind: "flip", ok: false });
+    await app.query("rollback");
+  });
+}
+
 test(
   "a controller that takes over tells what its predecessor had not, and a going back that is refused is told",
   { timeout: 60_000 },
@@ -238,6 +259,8 @@ test(
       .poll(texts, { timeout: 20_000 })
       .toEqual([expect.stringContaining("off → dual-write") as string]);
     failingSidecar(store, 0);
+    await ask(plan, "advance", { to: "read-new", wait: true });
+    await goesBackFromPreparation(plan, store);
     await ask(plan, "advance", { to: "write-new", wait: true });
     quarantined = 3;
     failingSidecar(store, 50);

@@ -61,7 +61,7 @@ async function oneDatabase(): Promise<FlipConfig> {
 describe.each([
   ["two servers", twoServers],
   ["one database", oneDatabase],
-])("flips on %s", (_, make) => {
+])("flips on %s", (where, make) => {
   let config: FlipConfig;
   let mirror: TestMirror;
 
@@ -266,6 +266,37 @@ describe.each([
     }
     expect({ ...(await standing(config)), attempts: [] }).toEqual({ ...before, attempts: [] });
   });
+
+  test.runIf(where === "two servers")(
+    "called off, an attempt is undone wherever it is or waits; once it closes the guard it goes through",
+    async () => {
+      const before = await standing(config);
+      const calledOffAt = (at: string) => {
+        const abort = new AbortController();
+        const failpoint = async (name: string) => {
+          if (name === at) abort.abort(new Error("something else was asked for"));
+        };
+        return flipDeps(config, { calledOff: abort.signal, failpoint });
+      };
+      const undone = { ok: false, why: "something else was asked for" };
+      expect(await runFlip(calledOffAt("switch"), request("flip", "old"))).toMatchObject(undone);
+      // Waiting for a lock: it would for a minute.
+      const holder = await openApp(config, "old");
+      await holder.query("begin; insert into items (v) values ('in the way')");
+      expect(await runFlip(calledOffAt("feeds"), request("flip", "old"))).toMatchObject(undone);
+      await holder.query("rollback");
+      await holder.end();
+      expect({ ...(await standing(config)), attempts: [] }).toEqual({ ...before, attempts: [] });
+
+      expect(await runFlip(calledOffAt("close"), request("flip", "old"))).toMatchObject({
+        ok: true,
+      });
+      expect(await runFlip(flipDeps(config), request("rollback", "new"))).toMatchObject({
+        ok: true,
+      });
+      expect(await standing(config)).toMatchObject(settledOn("old", before.epoch + 2));
+    },
+  );
 
   test("a side that is not the authority cannot be flipped from", async () => {
     await expect(runFlip(flipDeps(config), request("flip", "new"))).rejects.toMatchObject({
