@@ -171,8 +171,19 @@ export class ControlLink implements RoutingSource {
   }
 
   async acknowledge(acknowledgement: Acknowledgement): Promise<void> {
+    const before = this.#acknowledgement;
     this.#acknowledgement = acknowledgement;
+    if (isAwaited(acknowledgement, before)) this.#tellAtOnce(acknowledgement);
     await this.#nextBeat();
+  }
+
+  /**
+   * What a flip waits for while writes are held. A beat may be under way, and takes a commit each: the message goes ahead of
+   * the next one, which says the same for good.
+   */
+  #tellAtOnce({ epoch, hold }: Acknowledgement): void {
+    const { id } = this.#options;
+    void this.#listener?.notify({ t: "sidecar", id, epoch, hold, news: false });
   }
 
   /** The next beat that has not started yet has arrived. */
@@ -413,4 +424,10 @@ export class ControlLink implements RoutingSource {
     }
     for (const resolve of heard) resolve();
   }
+}
+
+/** Whether it says more of an epoch or a hold than was said before. */
+function isAwaited(now: Acknowledgement, before: Acknowledgement | undefined): boolean {
+  if (before === undefined) return false;
+  return now.epoch !== before.epoch || (now.hold !== null && now.hold !== before.hold);
 }

@@ -12,7 +12,7 @@ import type { Migration } from "../store/control/migration.ts";
 import type { ControlStore } from "../store/control/open.ts";
 import { readAcknowledgements, readSidecars } from "../store/control/sidecars.ts";
 import type { SidecarSeen } from "../store/control/sidecars.ts";
-import type { Acknowledged, Fleet, HeldStats } from "./flip-types.ts";
+import type { Acknowledged, Fleet, HeldStats, Publication } from "./flip-types.ts";
 import { FRESH_MS } from "./gates.ts";
 import { authorityIn } from "./machine.ts";
 
@@ -43,7 +43,7 @@ export function openFleet(store: ControlStore, listener: Listener): Fleet {
         );
       return await answers.untilAll(waitMs - (performance.now() - started));
     },
-    publish: (authority, epoch, phase) => publish(store, { authority, epoch, phase, known }),
+    publish: (news) => publish(store, news, known),
     async awaitEpoch(epoch, ms) {
       const ready = (said: Said) => said.epoch >= epoch;
       using answers = new Answers(store, listener, ready);
@@ -116,18 +116,17 @@ class Answers implements Disposable {
   }
 }
 
-interface Published {
-  readonly authority: Side;
-  readonly epoch: number;
-  readonly phase: Phase | undefined;
-  /** The row, if it is known: unless it has changed since, it need not be read. */
-  readonly known: Migration | undefined;
-}
-
-/** Records authority and epoch; never goes back to a lower epoch. A recovery does not know the phase: the authority says it. */
-async function publish(store: ControlStore, news: Published): Promise<void> {
-  const { authority, epoch } = news;
-  for (let known = news.known; ; known = undefined) {
+/**
+ * Records authority and epoch; never goes back to a lower epoch. A recovery does not know the phase: the authority says it.
+ * `held`: the row as the hold left it. Unless it has changed since, nobody has overtaken, and nothing need be read.
+ */
+async function publish(
+  store: ControlStore,
+  { authority, epoch, ...news }: Publication,
+  held: Migration | undefined,
+): Promise<void> {
+  for (let known = held; ; known = undefined) {
+    if (known === undefined) await news.mustBeNewest?.();
     const now = known ?? (await readMigration(store));
     if (now.epoch > epoch) return;
     const phase = news.phase ?? phaseFor(now, authority);

@@ -2,7 +2,8 @@ import { setTimeout as sleep } from "node:timers/promises";
 import type pg from "pg";
 import { CrossfadeError } from "../config/errors.ts";
 import { directionFrom } from "../config/words.ts";
-import { unarmedTables } from "../store/postgres/guard.ts";
+import { unarmedSql } from "../store/postgres/guard-tables.ts";
+import type { TableRef } from "../store/postgres/guard-tables.ts";
 import { describeBlockers, lockBlockers } from "../store/postgres/lock-holders.ts";
 import { directionLock, guardLock } from "../store/postgres/locks.ts";
 import { raiseSequences } from "../store/postgres/sequences.ts";
@@ -62,8 +63,7 @@ export async function takeGuard(
   budget: Budget,
   lockMs: number,
 ): Promise<void> {
-  const { deps, request, attempt, epoch, sessions } = context;
-  const client = sessions.authority;
+  const { request, attempt, epoch } = context;
   const expected = {
     attempt: attempt.number,
     ended: false,
@@ -71,21 +71,12 @@ export async function takeGuard(
     epoch,
     guardOpen: true,
   };
-  try {
-    await client.query(
-      [
-        beginSql(budget.left("the guard's lock"), lockMs),
-        expectStateSql(request.from, expected),
-        "savepoint guard",
-      ].join(";\n"),
-    );
-  } catch (error) {
-    throw asStale(error);
-  }
-  await lockGuard(context, budget, lockMs);
-  // What is left is less now; a paused controller must have lost its locks when the budget is over.
-  await client.query(timeoutSql(budget.left("the fence")));
-  const unarmed = await unarmedTables(client, request.from, deps.sides[request.from].tables);
+  const begin = [
+    beginSql(budget.left("the guard's lock"), lockMs),
+    expectStateSql(request.from, expected),
+    "savepoint guard",
+  ];
+  const unarmed = await lockGuard(context, budget, { begin, lockMs });
   if (unarmed.length === 0) return;
   const names = unarmed.map((table) => `${table.schema}.${table.name}`).join(", ");
   throw new CrossfadeError(
@@ -97,23 +88,48 @@ export async function takeGuard(
   );
 }
 
-/** Tries for the guard's lock again and again; between the tries those who queued behind us go on. */
-async function lockGuard(context: AttemptContext, budget: Budget, lockMs: number): Promise<void> {
-  const client = context.sessions.authority;
-  const lock = guardLock(context.request.from);
+interface GuardLock {
+  /** What opens the transaction, up to `savepoint guard`; it travels with the first try. */
+  readonly begin: readonly string[];
+  readonly lockMs: number;
+}
+
+/**
+ * Tries for the guard's lock again and again; between the tries those who queued behind us go on. Returns the tables that are
+ * not armed, read under the lock. All of it is one message: every further one is a way to the server and back for all who wait.
+ */
+async function lockGuard(
+  context: AttemptContext,
+  budget: Budget,
+  { begin, lockMs }: GuardLock,
+): Promise<readonly TableRef[]> {
+  const { deps, request, sessions } = context;
+  const client = sessions.authority;
+  const lock = guardLock(request.from);
+  const unarmed = unarmedSql(request.from, deps.sides[request.from].tables);
+  let first = begin;
   for (let pause = 5; ; pause = Math.min(50, pause * 2)) {
+    const left = budget.left("the guard's lock");
+    const tries = [
+      `set local lock_timeout = ${Math.min(lockMs, left)}`,
+      `select pg_advisory_xact_lock(${lock.classId}, ${lock.objectId})`,
+      // What is left is less now; a paused controller must have lost its locks when the budget is over.
+      timeoutSinceSql(left),
+      unarmed,
+    ];
     try {
-      await client.query(
-        `set local lock_timeout = ${Math.min(lockMs, budget.left("the guard's lock"))};
-         select pg_advisory_xact_lock(${lock.classId}, ${lock.objectId})`,
-      );
-      return;
+      const results = await client.query([...first, ...tries].join(";\n"));
+      return (results as unknown as readonly { rows: TableRef[] }[]).at(-1)?.rows ?? [];
     } catch (error) {
       // 57014: the statement_timeout, which is what is left of the budget.
-      if (!isBusy(error) && sqlState(error) !== "57014") throw error;
+      if (!isBusy(error) && sqlState(error) !== "57014") throw asStale(error);
+      // Without the savepoint it was the state row that could not be had: somebody recovers.
+      await client.query("rollback to savepoint guard").catch(() => {
+        throw error;
+      });
     }
-    await client.query("rollback to savepoint guard");
-    const holders = await lockBlockers(context.sessions.probe, lock);
+    first = [];
+    const holders = await lockBlockers(sessions.probe, lock);
     await sleep(pause);
     mustGoOn(context);
     budgetOrBlockers(budget, holders);
@@ -218,6 +234,12 @@ function beginSql(leftMs: number, lockMs: number): string {
     `set local lock_timeout = ${lockMs}`,
     timeoutSql(leftMs),
   ].join(";\n");
+}
+
+/** The same inside a message that has waited for a lock: what it waited is taken off. */
+function timeoutSinceSql(leftMs: number): string {
+  return `select set_config('statement_timeout', cf.ms, true), set_config('idle_in_transaction_session_timeout', cf.ms, true)
+    from (select greatest(1, ${leftMs} - extract(epoch from clock_timestamp() - statement_timestamp()) * 1000)::int::text as ms) cf`;
 }
 
 function timeoutSql(leftMs: number): string {

@@ -154,16 +154,23 @@ async function publish(
 ): Promise<void> {
   // A controller that was paused must not publish what others have replaced since.
   const check = (client: pg.Client) => requireNewest(client, attempt.to, attempt.number);
-  await (open === undefined
-    ? onSide(deps, attempt.to, check)
-    : within(LOCK_MS, "publish", check(open)));
+  let overtaken: unknown;
+  const mustBeNewest = async () => {
+    try {
+      await (open === undefined
+        ? onSide(deps, attempt.to, check)
+        : within(LOCK_MS, "publish", check(open)));
+    } catch (error) {
+      overtaken = error;
+      throw error;
+    }
+  };
+  const { to: authority, epoch } = attempt;
+  const news = { authority, epoch, phase, mustBeNewest };
   try {
-    await within(
-      FLEET_MS,
-      "the control store",
-      deps.fleet.publish(attempt.to, attempt.epoch, phase),
-    );
+    await within(FLEET_MS, "the control store", deps.fleet.publish(news));
   } catch (cause) {
+    if (isStale(overtaken)) throw overtaken;
     // Whatever moved on in the control store: only the state rows say that this attempt was overtaken.
     throw new CrossfadeError("FAILED", messageOf(cause), { cause });
   }

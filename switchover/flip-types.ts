@@ -57,6 +57,18 @@ export interface Acknowledged {
   readonly missing: readonly string[];
 }
 
+export interface Publication {
+  readonly authority: Side;
+  readonly epoch: number;
+  /** What the request said; a recovery does not know it. */
+  readonly phase?: Phase | undefined;
+  /**
+   * Throws STALE when the attempt was overtaken. Asked before anything is replaced that others may have recorded since the
+   * hold: whoever overtakes changes the row, so that a row unchanged since the hold says the same.
+   */
+  readonly mustBeNewest?: () => Promise<void>;
+}
+
 /** What the sidecars measured while they held writes for an attempt. */
 export interface HeldStats {
   readonly writes_held: number;
@@ -77,9 +89,9 @@ export interface Fleet {
   }): Promise<Acknowledged>;
   /**
    * Records authority and epoch in the control store and notifies. Repeated after failures; an epoch lower than the recorded
-   * one must change nothing. `phase` is what the request said, undefined when a recovery publishes.
+   * one must change nothing.
    */
-  publish(authority: Side, epoch: number, phase?: Phase): Promise<void>;
+  publish(news: Publication): Promise<void>;
   /** Resolves when every live sidecar routes by `epoch` (or a higher one), or after `ms` with those that do not. */
   awaitEpoch(epoch: number, ms: number): Promise<Acknowledged>;
   /** Ends the hold of this attempt and of every lower one: a recovery releases what a dead controller held. */

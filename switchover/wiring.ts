@@ -135,7 +135,7 @@ async function flip(wiring: Wiring, request: FlipRequest): Promise<Receipt> {
 async function recoverFlip(wiring: Wiring, signal: AbortSignal): Promise<Recovery> {
   const deps = await flipDeps(wiring, signal);
   const recovery = await recover(deps);
-  await deps.fleet.publish(recovery.authority, recovery.epoch);
+  await deps.fleet.publish(recovery);
   return recovery;
 }
 

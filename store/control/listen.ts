@@ -91,6 +91,22 @@ export class Listener {
     });
   }
 
+  /**
+   * Sends a message on this listener's own session, which is open and idle: a statement on the store's pool may have to wait
+   * for a connection. It may get lost, like every message.
+   */
+  async notify(message: ControlMessage): Promise<void> {
+    if (!this.#connected) return;
+    try {
+      await this.#subscriber?.notify(this.#store.channel, message);
+    } catch (error) {
+      this.#log.debug(
+        { reason: redact(messageOf(error)) },
+        "control store: a message was not sent",
+      );
+    }
+  }
+
   async close(): Promise<void> {
     this.#closed = true;
     this.#connected = false;

@@ -114,6 +114,9 @@ const COLUMNS = `plan, phase, authority, epoch, reads_new, canary_step, salt, ho
 const STATE_NEWS = `(select case when octet_length(said) < 7000 then said else '{"t":"state"}' end
   from (select json_build_object('t', 'state', 'row', to_jsonb(changed) - 'salt')::text as said) as news)`;
 
+/** Beside what a statement selects: its commit does not wait for the disk, nor for a standby. */
+const COMMIT_AT_ONCE = "set_config('synchronous_commit', 'off', true)";
+
 /** The row as a message carries it. */
 export type PushedRow = Omit<Row, "salt" | "phase_since"> & { readonly phase_since: string };
 
@@ -195,7 +198,8 @@ export async function setMigration(
 
 /**
  * Asks every sidecar to hold writes for an attempt; the lease counts from this statement, by the server's clock. Attempts only
- * grow: undefined, and nothing changed, when a higher one has held or was released.
+ * grow: undefined, and nothing changed, when a higher one has held or was released. Sidecars hear of it as soon as it is
+ * committed, while its commit need not wait for the disk: a lease that a crash of the server forgets has ended early.
  */
 export async function holdWrites(
   store: ControlStore,
@@ -209,13 +213,16 @@ export async function holdWrites(
          hold_until = clock_timestamp() + make_interval(secs => $3::float8 / 1000)
        where last_attempt <= $2::int
        returning ${COLUMNS})
-     select changed.*, pg_notify($1, ${STATE_NEWS}) from changed`,
+     select changed.*, ${COMMIT_AT_ONCE}, pg_notify($1, ${STATE_NEWS}) from changed`,
     [store.channel, hold.attempt, hold.ms],
   );
   return rows[0] === undefined ? undefined : toMigration(rows[0], asked);
 }
 
-/** Ends the hold of this attempt and of every lower one, and keeps lower ones from holding later. */
+/**
+ * Ends the hold of this attempt and of every lower one, and keeps lower ones from holding later. A crash of the server may
+ * bring it back until its lease ends; writes wait for this commit, so that it does not wait for the disk.
+ */
 export async function releaseWrites(store: ControlStore, attempt: number): Promise<void> {
   await query(
     store,
@@ -225,7 +232,7 @@ export async function releaseWrites(store: ControlStore, attempt: number): Promi
          hold_until = case when hold_attempt <= $2::int then null else hold_until end
        where last_attempt < $2::int or hold_attempt <= $2::int
        returning ${COLUMNS})
-     select pg_notify($1, ${STATE_NEWS}) from changed`,
+     select ${COMMIT_AT_ONCE}, pg_notify($1, ${STATE_NEWS}) from changed`,
     [store.channel, attempt],
   );
 }

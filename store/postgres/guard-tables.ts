@@ -1,7 +1,7 @@
 import type pg from "pg";
 import { CrossfadeError } from "../../config/errors.ts";
 import type { Side } from "../../config/words.ts";
-import { relation } from "./quote.ts";
+import { literal, relation } from "./quote.ts";
 
 export interface TableRef {
   readonly schema: string;
@@ -60,6 +60,17 @@ export async function guardedTables(
   return rows.map(toGuarded);
 }
 
+/** The statement that reads `schema` and `name` of the tables without an armed guard, for a message of several. */
+export function unarmedSql(side: Side, tables: readonly TableRef[]): string {
+  const array = (values: readonly string[]) => `array[${values.map(literal).join(", ")}]::text[]`;
+  const schemas = array(tables.map(({ schema }) => schema));
+  const names = array(tables.map(({ name }) => name));
+  const guarded = guardedSql(schemas, names, literal(`crossfade.guard_${side}()`));
+  return `select coalesce(cf.schema, (${schemas})[cf.position::int]) as schema, coalesce(cf.name, (${names})[cf.position::int]) as name
+    from (${guarded}) cf
+    where cf.name is null or cf.statement_state is null or cf.all_always <> '1' or (cf.partitioned = '1' and cf.row_state is null)`;
+}
+
 function toGuarded(row: RawGuarded): GuardedTable {
   const schema = row.schema ?? "";
   const name = row.name ?? "";
@@ -78,10 +89,11 @@ function toGuarded(row: RawGuarded): GuardedTable {
   };
 }
 
-const GUARDED_SQL = `
+function guardedSql(schemas: string, names: string, guard: string): string {
+  return `
 with recursive mapped as (
   select m.position, c.oid
-  from unnest($1::text[], $2::text[]) with ordinality as m(schema, name, position)
+  from unnest(${schemas}, ${names}) with ordinality as m(schema, name, position)
   left join (pg_class c join pg_namespace n on n.oid = c.relnamespace)
     on n.nspname = m.schema and c.relname = m.name and c.relkind in ('r', 'p')
 ), tree as (
@@ -99,8 +111,11 @@ select m.position::text, n.nspname as schema, c.relname as name,
 from member m
 left join pg_class c on c.oid = m.oid
 left join pg_namespace n on n.oid = c.relnamespace
-cross join (select to_regprocedure($3) as oid) f
+cross join (select to_regprocedure(${guard}) as oid) f
 left join pg_trigger s on s.tgrelid = c.oid and s.tgfoid = f.oid and s.tgname = 'crossfade_guard'
 left join pg_trigger r on r.tgrelid = c.oid and r.tgfoid = f.oid and r.tgname = 'crossfade_guard_row'
 where c.oid is null or c.relkind in ('r', 'p')
 order by m.depth, m.position, n.nspname, c.relname`;
+}
+
+const GUARDED_SQL = guardedSql("$1::text[]", "$2::text[]", "$3");

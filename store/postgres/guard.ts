@@ -3,7 +3,7 @@ import type pg from "pg";
 import { CrossfadeError } from "../../config/errors.ts";
 import type { Side } from "../../config/words.ts";
 import { cancelAutovacuum, describeBlockers, tableBlockers } from "./lock-holders.ts";
-import { guardedTables } from "./guard-tables.ts";
+import { guardedTables, unarmedSql } from "./guard-tables.ts";
 import type { GuardedTable, TableRef } from "./guard-tables.ts";
 import { relation } from "./quote.ts";
 import { sqlState } from "./session.ts";
@@ -90,14 +90,14 @@ export async function disarm(client: pg.ClientBase, change: GuardChange): Promis
   }
 }
 
-/** The tables whose writes the guard would not see: not armed, or partitions made since. */
+/** The tables whose writes the guard would not see: not armed, not there, or partitions made since. */
 export async function unarmedTables(
   client: pg.ClientBase,
   side: Side,
   tables: readonly TableRef[],
 ): Promise<TableRef[]> {
-  const guarded = await guardedTables(client, side, tables);
-  return guarded.filter((table) => !table.armed).map(({ schema, name }) => ({ schema, name }));
+  const { rows } = await client.query<TableRef>(unarmedSql(side, tables));
+  return rows;
 }
 
 /** Whether the side refuses writes (where its guard is armed). */

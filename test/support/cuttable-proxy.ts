@@ -5,8 +5,10 @@ import { onTestFinished } from "vitest";
 /** A TCP line to a server that can be cut and mended, as a network partition would. */
 export class CuttableProxy {
   readonly #target: { readonly host: string; readonly port: number };
-  readonly #sockets = new Set<Socket>();
-  readonly #server = createServer((client) => this.#join(client));
+  /** Each with the one its data goes to. */
+  readonly #sockets = new Map<Socket, Socket>();
+  #stalled: PromiseWithResolvers<void> | undefined;
+  readonly #server = createServer((client) => void this.#join(client));
   #cut = false;
   #left = Number.POSITIVE_INFINITY;
 
@@ -31,7 +33,7 @@ export class CuttableProxy {
   /** Ends every connection and refuses new ones. */
   cut(): void {
     this.#cut = true;
-    for (const socket of this.#sockets) socket.destroy();
+    for (const socket of this.#sockets.keys()) socket.destroy();
   }
 
   /** Ends every connection once `bytes` more have passed, in the middle of whatever is under way. */
@@ -39,12 +41,27 @@ export class CuttableProxy {
     this.#left = bytes;
   }
 
+  /** Lets nothing through any more, and ends nothing: neither end learns of it until the line is mended. */
+  stall(): void {
+    this.#stalled ??= Promise.withResolvers();
+    for (const [socket, other] of this.#sockets) {
+      socket.unpipe(other);
+      socket.pause();
+    }
+  }
+
   mend(): void {
     this.#cut = false;
     this.#left = Number.POSITIVE_INFINITY;
+    if (this.#stalled === undefined) return;
+    this.#stalled.resolve();
+    this.#stalled = undefined;
+    for (const [socket, other] of this.#sockets) socket.pipe(other);
   }
 
-  #join(client: Socket): void {
+  async #join(client: Socket): Promise<void> {
+    client.on("error", () => {});
+    await this.#stalled?.promise;
     if (this.#cut) {
       client.destroy();
       return;
@@ -54,7 +71,7 @@ export class CuttableProxy {
       [client, server],
       [server, client],
     ] as const) {
-      this.#sockets.add(socket);
+      this.#sockets.set(socket, other);
       socket.on("close", () => {
         this.#sockets.delete(socket);
         other.destroy();
@@ -70,6 +87,6 @@ export class CuttableProxy {
     this.#left -= bytes;
     if (this.#left >= 0) return;
     this.#left = Number.POSITIVE_INFINITY;
-    for (const socket of this.#sockets) socket.destroy();
+    for (const socket of this.#sockets.keys()) socket.destroy();
   }
 }

@@ -42,7 +42,7 @@ export class FlipArena {
     await installFlipWorld(this.config);
     this.#mirror.start();
     this.#writers.start(3);
-    await this.#writers.progress(10);
+    await this.#writers.progress(6);
   }
 
   async stop(): Promise<void> {
@@ -88,7 +88,7 @@ export class FlipArena {
       armed: [otherSide(authority)],
       published: { side: authority },
     });
-    await this.#writers.progress(10);
+    await this.#writers.progress(6);
     await this.#refuses(otherSide(authority));
   }
 

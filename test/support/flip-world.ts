@@ -61,11 +61,13 @@ export function flipDeps(config: FlipConfig, rest: Partial<FlipDeps> = {}): Flip
     lag: async () => 0,
     fleet: {
       hold: async () => ({ missing: [] }),
-      publish: (authority, epoch) =>
-        published("update control_test.authority set side = $1, epoch = $2 where epoch <= $2", [
-          authority,
-          epoch,
-        ]),
+      publish: async ({ authority, epoch, mustBeNewest }) => {
+        await mustBeNewest?.();
+        await published(
+          "update control_test.authority set side = $1, epoch = $2 where epoch <= $2",
+          [authority, epoch],
+        );
+      },
       awaitEpoch: async () => ({ missing: [] }),
       release: async () => {},
       heldStats: async () => ({ writes_held: 0, hold_ms: { max: 0, p50: 0, p99: 0 }, failed: 0 }),
@@ -112,18 +114,42 @@ async function installTestFeed(config: FlipConfig, side: Side): Promise<void> {
   }
 }
 
+/** By connection string and schema. Opening a session takes longer than what most are opened for, and there are thousands. */
+const pools = new Map<string, pg.Pool>();
+
 /** A session of an app: the side's schema is its search_path. */
 export async function withApp<T>(
   config: FlipConfig,
   side: Side,
-  work: (client: pg.Client) => Promise<T>,
+  work: (client: pg.ClientBase) => Promise<T>,
 ): Promise<T> {
-  const client = await openApp(config, side);
+  const client = await poolOf(config, side).connect();
+  let failed = true;
   try {
-    return await work(client);
+    const result = await work(client);
+    failed = false;
+    return result;
   } finally {
-    await client.end();
+    client.release(failed);
   }
+}
+
+function poolOf(config: FlipConfig, side: Side): pg.Pool {
+  const key = `${urlOf(config, side)} ${schemaOf(config, side)}`;
+  const open = pools.get(key);
+  if (open !== undefined) return open;
+  const pool = new pg.Pool({
+    connectionString: urlOf(config, side),
+    application_name: "test app",
+    options: `-c search_path=${schemaOf(config, side)}`,
+    idleTimeoutMillis: 0,
+    allowExitOnIdle: true,
+  });
+  // A server that a test takes down ends sessions at any time.
+  pool.on("error", () => {});
+  pool.on("connect", (client) => client.on("error", () => {}));
+  pools.set(key, pool);
+  return pool;
 }
 
 export async function openApp(config: FlipConfig, side: Side): Promise<pg.Client> {
@@ -214,7 +240,7 @@ export class TestMirror {
           values: [sourceOf(direction), direction, epoch],
         });
         if (rows.length === 0) return;
-        await sleep(2);
+        await sleep(5);
       }
     } finally {
       await engine.close();

@@ -71,7 +71,7 @@ export class Writers {
         side = otherSide(side);
       }
       // Enough traffic to be in the way of every step, and few enough rows to compare.
-      await sleep(10);
+      await sleep(25);
     }
     await Promise.all([clients.old.end(), clients.new.end()]);
   }
