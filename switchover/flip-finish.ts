@@ -7,6 +7,7 @@ import type { Attempt } from "../store/postgres/state.ts";
 import { CrossfadeError, messageOf } from "../config/errors.ts";
 import { within } from "./flip-budget.ts";
 import { isStale, limitsOf, onSide, reached, untilDone } from "./flip-sessions.ts";
+import type { FinishDeps } from "./flip-sessions.ts";
 import type { StepRecorder } from "./flip-steps.ts";
 import type { FlipDeps } from "./flip-types.ts";
 
@@ -19,37 +20,21 @@ const SHORTEST_ACKNOWLEDGE_MS = 1_000;
 export interface Finish {
   readonly attempt: Attempt;
   readonly steps: StepRecorder;
-  /** A session on `to` that is open already: connecting would cost the hold some milliseconds. */
-  readonly warm?: pg.Client;
   readonly phase?: Phase;
   /** What is left of the sidecars' lease. */
   readonly leaseMs?: number;
 }
 
 /** From the committed direction on both sides to the end: open, tell, release, end, disarm. Every step can be repeated. */
-export async function finish(deps: FlipDeps, work: Finish): Promise<void> {
+export async function finish(deps: FinishDeps, work: Finish): Promise<void> {
   const { attempt, steps } = work;
-  let warm = work.warm;
   await steps.run("open", () =>
-    untilDone(
-      deps,
-      `opening the ${attempt.to} side (no side takes writes until then)`,
-      async () => {
-        const client = warm;
-        warm = undefined;
-        await (client === undefined
-          ? onSide(deps, attempt.to, (fresh) => openGuard(fresh, attempt))
-          : within(LOCK_MS, "open", openGuard(client, attempt)));
-      },
+    untilDone(deps, `opening the ${attempt.to} side (no side takes writes until then)`, () =>
+      onSide(deps, attempt.to, (client) => openGuard(client, attempt), LOCK_MS * 2),
     ),
   );
-  let open = work.warm;
   await steps.run("publish", () =>
-    untilDone(deps, "recording the authority", async () => {
-      const client = open;
-      open = undefined;
-      await publish(deps, work, client);
-    }),
+    untilDone(deps, "recording the authority", () => publish(deps, work)),
   );
   await steps.run("acknowledge", () => acknowledge(deps, work));
   await steps.run("release", () => release(deps, attempt.number));
@@ -58,7 +43,7 @@ export async function finish(deps: FlipDeps, work: Finish): Promise<void> {
 
 /** Marks the attempt as ended on both sides, then takes the guard off the authority's tables. */
 export async function endAttempt(
-  deps: FlipDeps,
+  deps: FinishDeps,
   attempt: Attempt,
   steps: StepRecorder,
   authority: Side = attempt.to,
@@ -82,7 +67,7 @@ export async function endAttempt(
 }
 
 /** Disarms the authority as far as that goes now. A guard that stays armed costs speed, not writes; the next recovery tries again. */
-export async function tidy(deps: FlipDeps, attempt: number, authority: Side): Promise<void> {
+export async function tidy(deps: FinishDeps, attempt: number, authority: Side): Promise<void> {
   const change = {
     side: authority,
     tables: deps.sides[authority].tables,
@@ -101,7 +86,11 @@ export async function tidy(deps: FlipDeps, attempt: number, authority: Side): Pr
 }
 
 /** The follower's guard is armed always: covers partitions made since, and triggers that were disabled behind our back. */
-export async function armFollower(deps: FlipDeps, attempt: number, follower: Side): Promise<void> {
+export async function armFollower(
+  deps: FinishDeps,
+  attempt: number,
+  follower: Side,
+): Promise<void> {
   const change = {
     side: follower,
     tables: deps.sides[follower].tables,
@@ -146,20 +135,12 @@ async function openGuard(client: pg.Client, attempt: Attempt): Promise<void> {
   });
 }
 
-/** `open`: a session on `to`, to be tried before a new one. */
-async function publish(
-  deps: FlipDeps,
-  { attempt, phase }: Finish,
-  open: pg.Client | undefined,
-): Promise<void> {
+async function publish(deps: FinishDeps, { attempt, phase }: Finish): Promise<void> {
   // A controller that was paused must not publish what others have replaced since.
-  const check = (client: pg.Client) => requireNewest(client, attempt.to, attempt.number);
   let overtaken: unknown;
   const mustBeNewest = async () => {
     try {
-      await (open === undefined
-        ? onSide(deps, attempt.to, check)
-        : within(LOCK_MS, "publish", check(open)));
+      await onSide(deps, attempt.to, (client) => requireNewest(client, attempt.to, attempt.number));
     } catch (error) {
       overtaken = error;
       throw error;

@@ -11,6 +11,7 @@ import { examine, isDecided, staleSide } from "./flip-decide.ts";
 import type { Facts } from "./flip-decide.ts";
 import { armFollower, endAttempt, finish, release, tidy } from "./flip-finish.ts";
 import {
+  KeptSessions,
   closeBoth,
   isBusy,
   isStale,
@@ -20,7 +21,7 @@ import {
   readFacts,
   untilDone,
 } from "./flip-sessions.ts";
-import type { SideDeps } from "./flip-sessions.ts";
+import type { FinishDeps, SideDeps } from "./flip-sessions.ts";
 import { StepRecorder } from "./flip-steps.ts";
 import type { FlipDeps, Recovery } from "./flip-types.ts";
 
@@ -49,12 +50,16 @@ export interface RecoverOptions {
 export async function recover(deps: FlipDeps, options: RecoverOptions = {}): Promise<Recovery> {
   const steps = options.steps ?? new StepRecorder(deps);
   const clients = await openBoth(deps);
-  let found: Found;
+  const kept = new KeptSessions(clients);
   try {
-    found = await raise(deps, { clients, steps, claim: options.claim });
+    const found = await raise(deps, { clients, steps, claim: options.claim });
+    return await resolve({ ...deps, kept }, found, steps);
   } finally {
-    await closeBoth(clients);
+    await kept.close();
   }
+}
+
+async function resolve(deps: FinishDeps, found: Found, steps: StepRecorder): Promise<Recovery> {
   if (found.kind === "settled") {
     await armFollower(deps, found.attempt, otherSide(found.authority));
     await tidy(deps, found.attempt, found.authority);
@@ -142,7 +147,7 @@ async function raiseSide(
 
 /** The guard was never closed, so no write was refused and no row moved: only the marks of the attempt are taken back. */
 async function undo(
-  deps: FlipDeps,
+  deps: FinishDeps,
   { attempt, facts, steps }: { attempt: Attempt; facts: Facts; steps: StepRecorder },
 ): Promise<Recovery> {
   await steps.run("undo", () => release(deps, attempt.number));
@@ -156,7 +161,11 @@ async function undo(
 }
 
 /** The decision has fallen: repeats everything from the close on, setting and never incrementing. */
-async function goForward(deps: FlipDeps, attempt: Attempt, steps: StepRecorder): Promise<Recovery> {
+async function goForward(
+  deps: FinishDeps,
+  attempt: Attempt,
+  steps: StepRecorder,
+): Promise<Recovery> {
   const { number, from, to, epoch } = attempt;
   const direction = directionFrom(to);
   const expected = { attempt: number };

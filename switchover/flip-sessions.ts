@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import type pg from "pg";
 import { CrossfadeError, messageOf } from "../config/errors.ts";
+import { SIDES } from "../config/words.ts";
 import type { Side } from "../config/words.ts";
 import { guardIsClosed } from "../store/postgres/guard.ts";
 import {
@@ -38,19 +39,80 @@ export function openFlipSession(deps: SideDeps, side: Side): Promise<pg.Client> 
   });
 }
 
-/** Runs `work` on a fresh session of a side, with a limit for a server that no longer answers. */
+/**
+ * Sessions that are open already, at most one for each side. Connecting takes some ten milliseconds, and between the decision
+ * and the opening no side takes writes. Each serves one piece of work at a time; one whose work failed is closed.
+ */
+export class KeptSessions {
+  readonly #clients: Partial<Record<Side, pg.Client>>;
+
+  constructor(clients: Partial<Record<Side, pg.Client>>) {
+    this.#clients = { ...clients };
+  }
+
+  take(side: Side): pg.Client | undefined {
+    const client = this.#clients[side];
+    delete this.#clients[side];
+    return client;
+  }
+
+  keep(side: Side, client: pg.Client): void {
+    this.#clients[side] = client;
+  }
+
+  async close(): Promise<void> {
+    await Promise.all(
+      SIDES.map((side) => this.take(side)).map((client) => client && closeSession(client)),
+    );
+  }
+}
+
+/** What the steps after a decision, and a recovery, work with. */
+export interface FinishDeps extends FlipDeps {
+  readonly kept: KeptSessions;
+}
+
+/**
+ * Runs `work`, which can be repeated, on a session of its own, with a limit for a server that no longer answers: on the
+ * kept one if there is one, and if that has been lost meanwhile, on a new one, which is kept.
+ */
 export async function onSide<T>(
-  deps: SideDeps,
+  deps: SideDeps & Pick<FinishDeps, "kept">,
   side: Side,
   work: (client: pg.Client) => Promise<T>,
   ms = NO_ANSWER_MS,
 ): Promise<T> {
-  const client = await openFlipSession(deps, side);
-  try {
-    return await within(ms, sideLabel(side), work(client));
-  } finally {
-    await closeSession(client);
+  const { kept } = deps;
+  const open = kept.take(side);
+  if (open !== undefined) {
+    try {
+      return await onClient(kept, { side, client: open, ms }, work);
+    } catch (error) {
+      if (!isLost(error)) throw error;
+    }
   }
+  return onClient(kept, { side, client: await openFlipSession(deps, side), ms }, work);
+}
+
+async function onClient<T>(
+  kept: KeptSessions,
+  { side, client, ms }: { readonly side: Side; readonly client: pg.Client; readonly ms: number },
+  work: (client: pg.Client) => Promise<T>,
+): Promise<T> {
+  try {
+    const result = await within(ms, sideLabel(side), work(client));
+    kept.keep(side, client);
+    return result;
+  } catch (error) {
+    await closeSession(client);
+    throw error;
+  }
+}
+
+/** The session is gone, rather than that its work was refused. */
+function isLost(error: unknown): boolean {
+  if (error instanceof CrossfadeError) return false;
+  return /^(08|57P)/.test(sqlState(error) ?? "08");
 }
 
 /** What both sides say now. Throws if one does not answer. */

@@ -17,7 +17,7 @@ import { finish, release } from "./flip-finish.ts";
 import { beginAttempt, mustGoOn, prepare } from "./flip-prepare.ts";
 import type { AttemptContext, AttemptSessions, Prepared } from "./flip-prepare.ts";
 import { recover } from "./flip-recover.ts";
-import { isStale, limitsOf, openFlipSession, untilDone } from "./flip-sessions.ts";
+import { KeptSessions, isStale, limitsOf, openFlipSession, untilDone } from "./flip-sessions.ts";
 import { StepRecorder } from "./flip-steps.ts";
 import type {
   FlipDeps,
@@ -43,11 +43,7 @@ export async function runFlip(deps: FlipDeps, request: FlipRequest): Promise<Rec
   const steps = new StepRecorder(deps);
   const sessions = await openSessions(deps, request);
   try {
-    const clients =
-      request.from === "old"
-        ? { old: sessions.authority, new: sessions.other }
-        : { old: sessions.other, new: sessions.authority };
-    const begun = await begin(deps, request, { clients, steps });
+    const begun = await begin(deps, request, { clients: bySide(request, sessions), steps });
     deps.log.info(
       { ...begun.attempt, by: request.by },
       `${request.kind} from ${request.from} to ${request.to} begins`,
@@ -69,6 +65,10 @@ async function openSessions(deps: FlipDeps, request: FlipRequest): Promise<Attem
   }
   const [authority, other, probe] = opened as [pg.Client, pg.Client, pg.Client];
   return { authority, other, probe };
+}
+
+function bySide({ from }: FlipRequest, { authority, other }: AttemptSessions) {
+  return from === "old" ? { old: authority, new: other } : { old: other, new: authority };
 }
 
 async function closeSessions(sessions: AttemptSessions): Promise<void> {
@@ -113,13 +113,12 @@ async function attemptFlip(context: AttemptContext): Promise<Receipt> {
   }
   const { deps, request, attempt, sessions, steps } = context;
   const phase = request.phase === undefined ? {} : { phase: request.phase };
-  await finish(deps, {
-    attempt,
-    steps,
-    warm: sessions.other,
-    leaseMs: budget.leaseLeft(),
-    ...phase,
-  });
+  const kept = new KeptSessions(bySide(request, sessions));
+  try {
+    await finish({ ...deps, kept }, { attempt, steps, leaseMs: budget.leaseLeft(), ...phase });
+  } finally {
+    await kept.close();
+  }
   return receipt(context, { ok: true, epoch: attempt.epoch, why: null });
 }
 
