@@ -5,7 +5,7 @@ import { recover } from "../../switchover/flip-recover.ts";
 import { FLIP_STEPS } from "../../switchover/flip-types.ts";
 import type { FlipFailpoint } from "../../switchover/flip-types.ts";
 import { createDatabasePair, createSingleDatabase } from "../support/databases.ts";
-import { flipDeps } from "../support/flip-world.ts";
+import { flipDeps } from "../support/flip-deps.ts";
 import { FlipArena, away } from "../support/flip-arena.ts";
 
 const FAILPOINTS: readonly FlipFailpoint[] = [...FLIP_STEPS, "begin-half", "end-half"];

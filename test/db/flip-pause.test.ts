@@ -6,7 +6,7 @@ import type { FlipFailpoint } from "../../switchover/flip-types.ts";
 import { runFlip } from "../../switchover/flip.ts";
 import { createDatabasePair } from "../support/databases.ts";
 import { FlipArena, away } from "../support/flip-arena.ts";
-import { flipDeps } from "../support/flip-world.ts";
+import { flipDeps } from "../support/flip-deps.ts";
 
 const FAILPOINTS: readonly FlipFailpoint[] = [...FLIP_STEPS, "begin-half", "end-half"];
 const DECIDED = new Set<FlipFailpoint>(FLIP_STEPS.slice(FLIP_STEPS.indexOf("close")));

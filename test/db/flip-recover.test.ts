@@ -9,7 +9,8 @@ import { runFlip } from "../../switchover/flip.ts";
 import type { FlipDeps, FlipFailpoint } from "../../switchover/flip-types.ts";
 import { createDatabasePair } from "../support/databases.ts";
 import { FlipArena, away } from "../support/flip-arena.ts";
-import { flipDeps, standing, withApp } from "../support/flip-world.ts";
+import { flipDeps, withApp } from "../support/flip-deps.ts";
+import { standing } from "../support/flip-world.ts";
 
 /** `forward:1 #4 open` as facts of a side; `!` = the attempt (flip from old to new, epoch 2) runs. */
 function facts(old: string, next: string): Facts {

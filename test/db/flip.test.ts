@@ -6,16 +6,9 @@ import { recover } from "../../switchover/flip-recover.ts";
 import { runFlip } from "../../switchover/flip.ts";
 import type { AttemptKind } from "../../store/postgres/state.ts";
 import { createDatabasePair, createSingleDatabase } from "../support/databases.ts";
-import {
-  TestMirror,
-  contents,
-  flipDeps,
-  installFlipWorld,
-  openApp,
-  standing,
-  withApp,
-} from "../support/flip-world.ts";
-import type { FlipConfig } from "../support/flip-world.ts";
+import { flipDeps, openApp, withApp } from "../support/flip-deps.ts";
+import { TestMirror, contents, installFlipWorld, standing } from "../support/flip-world.ts";
+import type { FlipConfig } from "../support/flip-deps.ts";
 import { Writers } from "../support/flip-writers.ts";
 
 const request = (kind: AttemptKind, from: Side, budgetMs = 2_000) => ({

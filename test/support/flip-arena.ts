@@ -4,15 +4,10 @@ import type { Side } from "../../config/words.ts";
 import type { FlipFailpoint, FlipRequest } from "../../switchover/flip-types.ts";
 import { runFlip } from "../../switchover/flip.ts";
 import { FlipProcess } from "./flip-process.ts";
-import {
-  TestMirror,
-  contents,
-  flipDeps,
-  installFlipWorld,
-  standing,
-  withApp,
-} from "./flip-world.ts";
-import type { FlipConfig, Standing } from "./flip-world.ts";
+import { flipDeps, withApp } from "./flip-deps.ts";
+import { TestMirror, contents, installFlipWorld, standing } from "./flip-world.ts";
+import type { FlipConfig } from "./flip-deps.ts";
+import type { Standing } from "./flip-world.ts";
 import { Writers } from "./flip-writers.ts";
 
 /** A flip away from a side: forward it is a flip, back it is a rollback. */

@@ -1,8 +1,8 @@
 import { recover } from "../../switchover/flip-recover.ts";
 import { runFlip } from "../../switchover/flip.ts";
 import type { FlipRequest } from "../../switchover/flip-types.ts";
-import { flipDeps } from "./flip-world.ts";
-import type { FlipConfig } from "./flip-world.ts";
+import { flipDeps } from "./flip-deps.ts";
+import type { FlipConfig } from "./flip-deps.ts";
 
 /** Run as a process of its own by tests that kill or pause it: one flip, or one recovery, then its result on stdout. */
 interface Job {

@@ -3,7 +3,7 @@ import type { ChildProcess } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { FlipFailpoint, FlipRequest } from "../../switchover/flip-types.ts";
-import type { FlipConfig } from "./flip-world.ts";
+import type { FlipConfig } from "./flip-deps.ts";
 
 export interface FlipJob {
   readonly config: FlipConfig;

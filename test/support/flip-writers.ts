@@ -3,8 +3,8 @@ import type pg from "pg";
 import { otherSide } from "../../config/words.ts";
 import type { Side } from "../../config/words.ts";
 import { sqlState } from "../../store/postgres/session.ts";
-import { openApp } from "./flip-world.ts";
-import type { FlipConfig } from "./flip-world.ts";
+import { openApp } from "./flip-deps.ts";
+import type { FlipConfig } from "./flip-deps.ts";
 
 /** A write that was acknowledged: this row must be on both sides in the end. */
 export interface Acknowledged {
