@@ -61,9 +61,8 @@ export class KeptSessions {
   }
 
   async close(): Promise<void> {
-    await Promise.all(
-      SIDES.map((side) => this.take(side)).map((client) => client && closeSession(client)),
-    );
+    const clients = SIDES.map((side) => this.take(side)).filter((client) => client !== undefined);
+    await Promise.all(clients.map(closeSession));
   }
 }
 

@@ -7,7 +7,7 @@ import pg from "pg";
 import { expect, onTestFinished } from "vitest";
 import { loadPlan } from "../../config/load.ts";
 import type { Plan } from "../../config/plan-types.ts";
-import { SIDES } from "../../config/words.ts";
+import { SIDES, directionFrom } from "../../config/words.ts";
 import type { Side } from "../../config/words.ts";
 import { freePort } from "../../examples/support/embedded-postgres.ts";
 import { closeControlStore, openControlStore } from "../../store/control/open.ts";
@@ -65,6 +65,8 @@ export interface FlipFleet {
   readonly controllers: readonly FleetProcess[];
   readonly mirror: FleetProcess;
   readonly urls: readonly string[];
+  /** What bypasses the sidecars goes here. */
+  readonly apps: readonly string[];
 }
 
 export async function openFlipFleet(): Promise<FlipFleet> {
@@ -72,7 +74,7 @@ export async function openFlipFleet(): Promise<FlipFleet> {
   const urls: Record<Side, string> = { old: oldUrl, new: newUrl };
   for (const side of SIDES)
     await withClient(urls[side], (client) =>
-      client.query("create table notes (id int primary key, body text not null)"),
+      client.query("create table notes (id int primary key, n int not null)"),
     );
   const content = {
     name: "fleet",
@@ -110,7 +112,7 @@ export async function openFlipFleet(): Promise<FlipFleet> {
   const plan = loadPlan(writePlanFile({ ...content, ...sides(urls) }));
   const store = openControlStore(plan, { role: "test", instance: "fleet" });
   onTestFinished(() => closeControlStore(store));
-  return { plan, store, sidecars, controllers, mirror, urls: listens };
+  return { plan, store, sidecars, controllers, mirror, urls: listens, apps: [apps.old, apps.new] };
 }
 
 async function openLine(database: string): Promise<{ line: CuttableProxy; url: string }> {
@@ -129,9 +131,9 @@ async function startApp(databaseUrl: string): Promise<string> {
     request.on("data", (part: Buffer) => (body += part.toString()));
     request.on("end", () => {
       pool
-        .query("insert into notes values ($1, $2) on conflict (id) do update set body = $2", [
+        .query("insert into notes values ($1, $2) on conflict (id) do update set n = $2", [
           Number(request.url?.slice(1)),
-          body,
+          Number(body),
         ])
         .then(
           () => response.writeHead(201).end("ok"),
@@ -149,11 +151,32 @@ async function startApp(databaseUrl: string): Promise<string> {
 }
 
 /** Every row of a side. */
-export async function notesOf(plan: Plan, side: Side): Promise<Map<number, string>> {
-  const { rows } = await withClient(plan[side].database, (client) =>
-    client.query<{ id: number; body: string }>("select id, body from notes order by id"),
+export async function notesOf(plan: Plan, side: Side): Promise<Map<number, number>> {
+  return withClient(plan[side].database, readNotes);
+}
+
+async function readNotes(client: pg.Client): Promise<Map<number, number>> {
+  const { rows } = await client.query<{ id: number; n: number }>(
+    "select id, n from notes order by id",
   );
-  return new Map(rows.map(({ id, body }) => [id, body]));
+  return new Map(rows.map(({ id, n }) => [id, n]));
+}
+
+/** Every row of the side that takes writes, if it is the authority before and after they are read. */
+export async function notesOfAuthority(
+  plan: Plan,
+  side: Side,
+): Promise<Map<number, number> | undefined> {
+  return withClient(plan[side].database, async (client) => {
+    const epoch = async () => {
+      const { direction, epoch: now } = await readState(client, side);
+      const takesWrites = direction === directionFrom(side) && !(await guardIsClosed(client, side));
+      return takesWrites ? now : undefined;
+    };
+    const before = await epoch();
+    const notes = await readNotes(client);
+    return before !== undefined && before === (await epoch()) ? notes : undefined;
+  });
 }
 
 /** Whether both sides say the same, no attempt runs, and one of them takes writes. */

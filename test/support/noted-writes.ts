@@ -2,35 +2,38 @@ import http from "node:http";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Random } from "../../examples/support/random.ts";
 
-/** What is known of one row: nobody else writes it. */
+/** What is known of one row, which nobody else writes: numbers of this client's writes. */
 interface Row {
-  acknowledged: string | undefined;
+  acknowledged: number;
   /** Sent last, and not answered with yes or no: it may be there. */
-  open: string | undefined;
+  open: number | undefined;
 }
 
 const ANSWER_MS = 20_000;
-const PAUSE_MS = 25;
+
+export interface NotedOptions {
+  /** Where it writes: the next of them whenever the guard has refused. */
+  readonly urls: readonly string[];
+  readonly name: number;
+  readonly random: Random;
+  readonly pauseMs: number;
+}
 
 /**
- * A client that writes through one sidecar, without pause, and keeps what it was told: 201 is there, 409 (the guard refused) is
- * not, and anything else is open. A row with an open write is left alone from then on, for it may still arrive.
+ * A client that writes all the time and keeps what it was told: 201 is there, 409 (the guard refused) is not, and anything else
+ * is open. A row with an open write is left alone from then on, for it may still arrive. Each row holds the number of its write.
  */
 export class NotedWrites {
-  readonly refused: string[] = [];
+  refused = 0;
   acknowledged = 0;
-  readonly #url: string;
-  readonly #name: number;
-  readonly #random: Random;
+  readonly #options: NotedOptions;
   readonly #rows = new Map<number, Row>();
   readonly #agent = new http.Agent({ keepAlive: true, maxSockets: 1 });
   readonly #run: Promise<void>;
   #stopped = false;
 
-  constructor(url: string, name: number, random: Random) {
-    this.#url = url;
-    this.#name = name;
-    this.#random = random;
+  constructor(options: NotedOptions) {
+    this.#options = options;
     this.#run = this.#write();
   }
 
@@ -40,43 +43,49 @@ export class NotedWrites {
     this.#agent.destroy();
   }
 
-  /** Everything in which a table differs from what this client was told; it takes its rows out of `found`. */
-  differences(found: Map<number, string>): string[] {
+  /** The last acknowledged write of each row. */
+  told(): Map<number, number> {
+    const rows = [...this.#rows].filter(([, { acknowledged }]) => acknowledged > 0);
+    return new Map(rows.map(([id, { acknowledged }]) => [id, acknowledged]));
+  }
+
+  /** Everything in which a table differs from what this client was told in the end; it takes its rows out of `found`. */
+  differences(found: Map<number, number>): string[] {
     const wrong: string[] = [];
     for (const [id, { acknowledged, open }] of this.#rows) {
-      const body = found.get(id);
+      const n = found.get(id) ?? 0;
       found.delete(id);
-      if (body === acknowledged || (body !== undefined && body === open)) continue;
-      wrong.push(`${id}: acknowledged ${acknowledged}, open ${open}, found ${body}`);
+      if (n !== acknowledged && n !== open)
+        wrong.push(`row ${id}: acknowledged ${acknowledged}, open ${open}, found ${n}`);
     }
     return wrong;
   }
 
   async #write(): Promise<void> {
-    let next = this.#name * 1_000_000;
+    const { urls, name, random, pauseMs } = this.#options;
+    let next = name * 1_000_000;
     let hot = (next += 1);
-    for (let n = 0; !this.#stopped; n += 1) {
-      const id = this.#random.chance(0.5) ? hot : (next += 1);
-      const body = `client ${this.#name} write ${n}`;
-      const row = this.#rows.get(id) ?? { acknowledged: undefined, open: undefined };
+    for (let n = 1; !this.#stopped; n += 1) {
+      const id = random.chance(0.5) ? hot : (next += 1);
+      const row = this.#rows.get(id) ?? { acknowledged: 0, open: undefined };
       this.#rows.set(id, row);
-      row.open = body;
-      const answer = await this.#send(id, body);
+      row.open = n;
+      const answer = await this.#send(`${urls[this.refused % urls.length]}/${id}`, String(n));
       if (answer.startsWith("201")) {
-        Object.assign(row, { acknowledged: body, open: undefined });
+        Object.assign(row, { acknowledged: n, open: undefined });
         this.acknowledged += 1;
       } else if (answer === "409 CF001") {
         row.open = undefined;
-        this.refused.push(body);
+        this.refused += 1;
       } else if (id === hot) hot = next += 1;
-      await sleep(PAUSE_MS);
+      await sleep(pauseMs);
     }
   }
 
-  #send(id: number, body: string): Promise<string> {
+  #send(url: string, body: string): Promise<string> {
     return new Promise((resolve) => {
       const request = http.request(
-        `${this.#url}/${id}`,
+        url,
         { method: "PUT", agent: this.#agent, signal: AbortSignal.timeout(ANSWER_MS) },
         (response) => {
           let text = "";
