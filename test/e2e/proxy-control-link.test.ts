@@ -4,7 +4,7 @@ import pg from "pg";
 import { expect, onTestFinished, test } from "vitest";
 import { ControlLink } from "../../proxy/control-link.ts";
 import { PostgresFenceWriter } from "../../proxy/fence-writer.ts";
-import { notifyPassed } from "../../store/control/listen.ts";
+import { listen, notifyPassed } from "../../store/control/listen.ts";
 import { holdWrites, releaseWrites } from "../../store/control/migration.ts";
 import { readSidecars } from "../../store/control/sidecars.ts";
 import { withClient } from "../support/databases.ts";
@@ -48,7 +48,16 @@ test("the role registers, follows state, takes fences, hears what has passed, ho
     })
     .toBe("new");
 
-  await holdWrites(store, { attempt: 1, ms: 60_000 });
+  const listener = listen(store, quietLog);
+  await expect.poll(() => listener.connected, { timeout: 10_000 }).toBe(true);
+  const kept = listener.next((message) => message.t === "sidecar" && message.hold === 1, 20_000);
+  await withClient(plan.control.database, async (client) => {
+    await client.query("begin; lock table crossfade.sidecar in share row exclusive mode");
+    await holdWrites(store, { attempt: 1, ms: 60_000 });
+    expect(await kept, "said although no heartbeat can be written").toBeDefined();
+    await client.query("rollback");
+  });
+  await listener.close();
   await expect.poll(async () => (await readSidecars(store))[0]?.holdAttempt).toBe(1);
   const held = send(url, write("ann"));
   await change({ phase: "write-new", authority: "new", epoch: 2 });
