@@ -14,7 +14,7 @@ const PATIENCE_MS = 60_000;
 
 /** Drops it if it is there. Waits for the table in short tries, so that nobody waits behind it. */
 export async function dropObject(client: pg.Client, object: DeferredObject): Promise<void> {
-  await withShortLock(client, [dropSql(object)], Date.now() + PATIENCE_MS);
+  await withShortLock(client, [dropSql(object)], { deadline: Date.now() + PATIENCE_MS });
 }
 
 export function dropSql(object: DeferredObject): string {
@@ -100,13 +100,14 @@ async function dropInvalid(client: pg.Client, object: DeferredObject): Promise<v
        end if;
      end $do$`,
   ];
-  await withShortLock(client, statements, Date.now() + PATIENCE_MS);
+  await withShortLock(client, statements, { deadline: Date.now() + PATIENCE_MS });
 }
 
 async function buildForeignKey(client: pg.Client, object: DeferredObject): Promise<Built> {
   const [add = "", validate] = buildSql(object);
   const valid = await constraintValid(client, object);
-  if (valid === undefined) await withShortLock(client, [add], Date.now() + PATIENCE_MS);
+  if (valid === undefined)
+    await withShortLock(client, [add], { deadline: Date.now() + PATIENCE_MS });
   await comment(client, object, `constraint ${ident(object.name)} on ${tableOf(object)}`);
   if (valid === true || validate === undefined) return "built";
   try {
