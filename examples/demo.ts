@@ -84,7 +84,7 @@ function openTraffic({ options }: Demo, scene: Scene): Traffic {
   return startTraffic({
     baseUrl: scene.urls.sidecar,
     users: scene.users,
-    // The first step of canary is 5 % of clients: of so many, some are surely among them.
+    // The first step of canary is 10 % of clients: of so many, some are surely among them.
     clients: 100,
     ratePerSecond: options.rate,
   });

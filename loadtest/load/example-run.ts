@@ -24,7 +24,7 @@ export interface ExampleOptions extends Strength {
 }
 
 /**
- * Between measurements: enough for the gates of shadow and canary, and every answer is checked. Canary begins with 5 % of
+ * Between measurements: enough for the gates of shadow and canary, and every answer is checked. Canary begins with 10 % of
  * clients: of so many, some are surely among them.
  */
 const CHECKED_TRAFFIC = { ratePerSecond: 150, clients: CHECKED_USERS };

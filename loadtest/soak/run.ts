@@ -33,7 +33,7 @@ export interface SoakRun {
 
 const CONVERSATIONS = 5_000;
 /**
- * Moderate: what is asked is whether anything goes wrong, not how much goes through. Canary begins with 5 % of clients: of so
+ * Moderate: what is asked is whether anything goes wrong, not how much goes through. Canary begins with 10 % of clients: of so
  * many, some are surely among them.
  */
 const TRAFFIC = { ratePerSecond: 150, clients: 100 };

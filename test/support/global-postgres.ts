@@ -17,8 +17,12 @@ declare module "vitest" {
 export default async function setup(project: TestProject): Promise<() => Promise<void>> {
   // The servers are one per run, not one per vitest project.
   const installed = process.env["CROSSFADE_TEST_POSTGRES"];
+  // Of hundreds of databases each would get a worker every minute, which is a tenth of all the servers do.
+  const settings = { autovacuum_naptime: "1h" };
   const start = () =>
-    installed === undefined ? startEmbeddedPostgres() : startInstalledPostgres(installed);
+    installed === undefined
+      ? startEmbeddedPostgres({ settings })
+      : startInstalledPostgres(installed, settings);
   const [old, next] = await Promise.all([start(), start()]);
   const version = await majorVersion(old.port);
   project.provide("postgres", { oldPort: old.port, newPort: next.port, version });

@@ -11,6 +11,7 @@ import { freePort } from "../../examples/support/embedded-postgres.ts";
  */
 export async function startInstalledPostgres(
   binaries: string,
+  more: Readonly<Record<string, string>> = {},
 ): Promise<{ readonly port: number; stop(): Promise<void> }> {
   const port = await freePort();
   const directory = mkdtempSync(join(tmpdir(), "crossfade-installed-"));
@@ -41,6 +42,7 @@ export async function startInstalledPostgres(
     "wal_level=logical",
     "max_replication_slots=100",
     "max_wal_senders=100",
+    ...Object.entries(more).map(([name, value]) => `${name}=${value}`),
   ];
   const server = spawn(
     join(binaries, "postgres"),
