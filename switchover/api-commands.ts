@@ -77,9 +77,13 @@ export function commandDocument({ id, kind, by, state, result, error, created }:
   return { id, kind, by, state, created, ...(error === undefined ? { result } : { error }) };
 }
 
-/** 409: a gate said no; 400: the request does not hold; 503: a database is away. */
+/** What stands in the way, rather than that something broke: nothing was changed, and it may be asked again. */
+const CONFLICTS: ReadonlySet<ErrorCode> = new Set(["STALE", "SHAPE_CHANGED", "FLIP_UNDONE"]);
+
+/** 409: a gate said no, or a flip was undone; 400: the request does not hold; 503: a database is away. */
 export function statusOf(code: ErrorCode): number {
   if (code === "DATABASE_UNREACHABLE") return 503;
+  if (CONFLICTS.has(code)) return 409;
   const { exit } = ERROR_CODES[code];
   return exit === EXIT.refused ? 409 : exit === EXIT.usage ? 400 : 500;
 }

@@ -97,7 +97,7 @@ const RESPONSES = {
   "403": {
     description: "The token's role may not do this; without tokens, not from this machine or page",
   },
-  "409": { description: "A gate or a guard says no; the body names it" },
+  "409": { description: "A gate or a guard says no, or a flip was undone; the body says why" },
   "404": { description: "There is no such command" },
   "429": { description: "Too many requests from this address" },
   "500": { description: "It failed; the body says why" },

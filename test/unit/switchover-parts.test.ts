@@ -1,4 +1,5 @@
 import { describe, expect, test } from "vitest";
+import { statusOf } from "../../switchover/api-commands.ts";
 import { carriedColumn } from "../../switchover/column-sources.ts";
 import { phaseFor, sumHeld } from "../../switchover/fleet.ts";
 import { REQUESTS, LONG, QUICK, parseArgs } from "../../switchover/requests.ts";
@@ -92,4 +93,13 @@ test("roles include the ones before them; tokens are compared whole", () => {
     expect(roleOf(tokens, wrong)).toBeUndefined();
   expect(mayDo("approver", "viewer")).toBe(true);
   expect(mayDo("viewer", "operator")).toBe(false);
+});
+
+test("what stands in the way is no failure of the server", () => {
+  expect(statusOf("FLIP_UNDONE")).toBe(409);
+  expect(statusOf("STALE")).toBe(409);
+  expect(statusOf("REFUSED")).toBe(409);
+  expect(statusOf("USAGE")).toBe(400);
+  expect(statusOf("DATABASE_UNREACHABLE")).toBe(503);
+  expect(statusOf("FLIP_UNKNOWN")).toBe(500);
 });
