@@ -2,7 +2,7 @@ import type pg from "pg";
 import { messageOf, type PlanIssue } from "../../config/errors.ts";
 import { aliasOf, type Driver, type Mapping, type ReaderColumn } from "./mapping.ts";
 import { ident } from "./quote.ts";
-import { sqlState } from "./session.ts";
+import { isFaultOfStatement, sqlState } from "./session.ts";
 
 /**
  * The name under which each type is known to `client`'s server, or undefined. A type of the other side's schema is
@@ -84,6 +84,7 @@ export async function checkMapping(
     try {
       await client.query({ text: `explain ${sql}`, rowMode: "array" });
     } catch (error) {
+      if (!isFaultOfStatement(error)) throw error;
       issues.push({
         path,
         message: `does not run on the new database: ${messageOf(error)}. It sees the columns ${columns.map((c) => c.name).join(", ")}`,
@@ -116,6 +117,7 @@ export async function isKeyOnly(
     });
     return true;
   } catch (error) {
+    if (!isFaultOfStatement(error)) throw error;
     // Only "no such column" answers the question; anything else is a broken expression, told as it is.
     return sqlState(error) === "42703"
       ? `it uses a column that is not part of the key (${messageOf(error)})`

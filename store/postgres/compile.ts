@@ -1,4 +1,4 @@
-import { PlanError, type PlanIssue } from "../../config/errors.ts";
+import { messageOf, PlanError, type PlanIssue } from "../../config/errors.ts";
 import type { MappingPlan, MappingSet, Plan } from "../../config/plan-types.ts";
 import { type Direction, sourceOf, targetOf } from "../../config/words.ts";
 import { type Catalog, type Column, foreignKeyOrder, keyColumns, type Table } from "./catalog.ts";
@@ -16,6 +16,7 @@ import {
   type ReaderColumn,
 } from "./mapping.ts";
 import { withPlanKeys } from "./plan-keys.ts";
+import { isFaultOfStatement } from "./session.ts";
 
 /** Both sides live in one database: server, port and database name are the same. */
 export function isSameDatabase(plan: Plan): boolean {
@@ -227,9 +228,10 @@ async function compileReader(
         ? [...driver.table.columns]
         : await describeQuery(input.sourceClient, query);
   } catch (error) {
+    if (!isFaultOfStatement(error)) throw error;
     issues.push({
       path: `${path}.query`,
-      message: `does not run on the ${sourceOf(input.direction)} database: ${(error as Error).message}`,
+      message: `does not run on the ${sourceOf(input.direction)} database: ${messageOf(error)}`,
     });
     return undefined;
   }

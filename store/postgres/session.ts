@@ -119,6 +119,15 @@ export function sqlState(error: unknown): string | undefined {
   return error instanceof pg.DatabaseError ? error.code : undefined;
 }
 
+/**
+ * Whether the server refused a statement for what it says. Anything else (a connection that broke, a session that was ended, a
+ * lock, a full disk) says nothing about it, and may be gone the next time.
+ */
+export function isFaultOfStatement(error: unknown): boolean {
+  const state = sqlState(error);
+  return state !== undefined && !/^(08|25|40|53|55|57|58|F0|XX)/.test(state);
+}
+
 export function sideLabel(side: Side): string {
   return `${side} database`;
 }

@@ -1,6 +1,9 @@
 import { expect, inject, test } from "vitest";
 import { validatePlan } from "../../cli/validate.ts";
+import type { PlanIssue } from "../../config/errors.ts";
 import { compareKeys } from "../../store/postgres/compare.ts";
+import { checkMapping, isKeyOnly } from "../../store/postgres/compile-checks.ts";
+import { openSession } from "../../store/postgres/session.ts";
 import { createDatabasePair, withClient } from "../support/databases.ts";
 import { follow, openPair, rows } from "../support/followed-pair.ts";
 import { installWorld, mapping, testPlan } from "../support/sync-world.ts";
@@ -213,4 +216,24 @@ test("triggers of the target that its owner made to fire for replica sessions do
   if (driver === undefined) throw new Error("no driver");
   const { differences } = await compareKeys(context, driver, [["1"]], () => true);
   expect(differences).toMatchObject([{ kind: "different", key: ["1"] }]);
+});
+
+test("a session that ends while a plan is compiled says nothing about the plan", async () => {
+  const schema = "create table t (id int primary key, v text)";
+  const urls = await openPair(schema, schema);
+  const world = await follow(urls, [mapping("t", "t", { where: "v <> ''" })]);
+  const [driver] = world.engine.context.compiled.drivers;
+  const [reader] = driver?.readers ?? [];
+  const [made] = reader?.mappings ?? [];
+  if (driver === undefined || reader === undefined || made === undefined) throw new Error("empty");
+  const ended = await openSession({ url: urls.newUrl, name: "new", application: "ended" });
+  await withClient(urls.newUrl, (client) =>
+    client.query("select pg_terminate_backend($1::int)", [
+      (ended as unknown as { processID: number }).processID,
+    ]),
+  );
+  const issues: PlanIssue[] = [];
+  await expect(isKeyOnly(ended, driver, reader.columns, "id")).rejects.toThrow(/./);
+  await expect(checkMapping(ended, driver, reader.columns, made, issues)).rejects.toThrow(/./);
+  expect(issues).toEqual([]);
 });
