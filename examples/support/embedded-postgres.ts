@@ -108,7 +108,12 @@ export async function startEmbeddedPostgres(
     },
     async stop() {
       // Ctrl-C in a terminal reaches the server too, and the library would wait for ever for an exit that is over.
-      if (existsSync(join(directory, "postmaster.pid"))) await server.stop();
+      if (existsSync(join(directory, "postmaster.pid"))) {
+        const stopped = server.stop();
+        // Its files are thrown away: what it has not written to them yet need not be waited for.
+        endAtOnce(directory);
+        await stopped;
+      }
       rmSync(directory, { recursive: true, force: true });
       forget();
     },
@@ -119,12 +124,7 @@ export async function startEmbeddedPostgres(
 function endWithProcess(directory: string): () => void {
   const pidFile = join(directory, "postmaster.pid");
   const end = () => {
-    try {
-      const [pid] = readFileSync(pidFile, "utf8").split("\n");
-      process.kill(Number(pid), "SIGQUIT");
-    } catch {
-      // It has ended already.
-    }
+    endAtOnce(directory);
     // Nothing asynchronous runs any more, and a server that still writes would leave files behind.
     const nothing = new Int32Array(new SharedArrayBuffer(4));
     for (let i = 0; i < 100 && existsSync(pidFile); i += 1) Atomics.wait(nothing, 0, 0, 20);
@@ -132,4 +132,13 @@ function endWithProcess(directory: string): () => void {
   };
   process.once("exit", end);
   return () => process.off("exit", end);
+}
+
+function endAtOnce(directory: string): void {
+  try {
+    const [pid] = readFileSync(join(directory, "postmaster.pid"), "utf8").split("\n");
+    process.kill(Number(pid), "SIGQUIT");
+  } catch {
+    // It has ended already.
+  }
 }

@@ -54,7 +54,8 @@ export async function startInstalledPostgres(
   return {
     port,
     async stop() {
-      server.kill("SIGINT");
+      // Its files are thrown away.
+      server.kill("SIGQUIT");
       await ended;
       rmSync(directory, { recursive: true, force: true });
     },
