@@ -323,7 +323,8 @@ function verifyGate(facts: GateFacts, limits: GateLimits): GateResult {
     return blocked("fail", describeRun(lastRun), "the last comparison found differences");
   }
   if (clean === undefined) return blocked("unknown", null, "no clean comparison of all tables yet");
-  const value = `clean ${span(clean.ageMs)} ago`;
+  // What was compared first is as old as its beginning.
+  const value = `clean, begun ${span(clean.ageMs)} ago`;
   if (clean.epoch !== migration.epoch)
     return blocked("unknown", value, "authority has moved since the last clean comparison");
   if (
