@@ -1,4 +1,3 @@
-import { messageOf } from "../config/errors.ts";
 import type { Direction } from "../config/words.ts";
 import { addEvent } from "../store/control/history.ts";
 import type { TimelineEvent } from "../store/control/history.ts";
@@ -28,23 +27,19 @@ export async function keysLeftBehind(
   return found.flat();
 }
 
-/** Before `done` removes the quarantine with everything else: what stood in it is for whoever asks later. */
+/** Before `done` removes the quarantine with everything else: what stood in it is for whoever asks later. If that fails, nothing is removed. */
 export async function recordLeftBehind(
-  { engine, store, log, by }: Pick<Execution, "engine" | "store" | "log" | "by">,
+  { engine, store, by }: Pick<Execution, "engine" | "store" | "by">,
   active: Direction,
 ): Promise<void> {
-  try {
-    const keys = await keysLeftBehind(engine, active);
-    if (keys.length === 0) return;
-    const why = `${keys.length} ${keys.length === 1 ? "key" : "keys"} stayed behind`;
-    await addEvent(store, {
-      kind: "left-behind",
-      by,
-      detail: { why, keys: keys.slice(0, RECORDED) },
-    });
-  } catch (error) {
-    log.warn({ err: error }, `controller: the quarantine is not recorded: ${messageOf(error)}`);
-  }
+  const keys = await keysLeftBehind(engine, active);
+  if (keys.length === 0) return;
+  const why = `${keys.length} ${keys.length === 1 ? "key" : "keys"} stayed behind`;
+  await addEvent(store, {
+    kind: "left-behind",
+    by,
+    detail: { why, keys: keys.slice(0, RECORDED) },
+  });
 }
 
 /** What `done` recorded; nothing before. */

@@ -2,10 +2,12 @@ import pg from "pg";
 import { expect, onTestFinished, test } from "vitest";
 import { deferFindings } from "../../backfill/doctor/defer-findings.ts";
 import { readDeferred, setDeferred } from "../../store/control/deferred-objects.ts";
+import { readMigration, setMigration } from "../../store/control/migration.ts";
 import { compilePlan } from "../../store/postgres/engine.ts";
 import type { Plan } from "../../config/plan-types.ts";
 import { runBackfillRole } from "../../backfill/role.ts";
 import { runMirrorRole } from "../../proxy/mirror/role.ts";
+import { runEffect } from "../../switchover/effects.ts";
 import { readStatus } from "../../switchover/status.ts";
 import { openRealEngine } from "../../switchover/wiring.ts";
 import type { WalkResult } from "../../switchover/walk.ts";
@@ -136,7 +138,7 @@ test("killed at any step, whoever comes next finishes it", async () => {
 });
 
 test("what cannot be built is said and keeps nothing else; what a person makes by that name stays", async () => {
-  const { onNew, states, drop, build, plan } = await openDeferWorld();
+  const { onNew, objects, states, drop, build, plan, store } = await openDeferWorld();
   await onNew("create index orders_part on orders ((100 / id))");
   await drop();
   // As the copy does it: no foreign key is looked at.
@@ -156,6 +158,28 @@ test("what cannot be built is said and keeps nothing else; what a person makes b
     "create index orders_part on orders (id); insert into customers values (77, 'found')",
   );
   expect(await build()).toEqual([]);
+
+  // Whatever asks: not while new may answer reads.
+  const listener = await openTestListener(store);
+  const engine = openRealEngine({ plan, store, listener, log: silentLog });
+  const { signal } = new AbortController();
+  const lead = async () => {};
+  const execution = {
+    plan,
+    store,
+    engine,
+    log: silentLog,
+    lead,
+    signal,
+    ending: signal,
+    by: "test",
+  };
+  const defer = () => runEffect(execution, { do: "defer" });
+  const before = await objects();
+  const { phase, epoch } = await readMigration(store);
+  await setMigration(store, { phase, epoch }, { phase: "canary", readsNew: 0.01 });
+  await expect(defer()).rejects.toThrow(/drops nothing in phase canary/);
+  expect(await objects()).toEqual(before);
 
   // A role that could drop, but not build.
   await onNew(

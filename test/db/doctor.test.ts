@@ -3,70 +3,17 @@ import { mkdtempSync, readFileSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { diagnose, type Diagnosis } from "../../backfill/doctor/doctor.ts";
 import type { Severity } from "../../backfill/doctor/finding.ts";
 import { renderDiagnosis } from "../../cli/check-view.ts";
 import { fixScript } from "../../cli/fix-script.ts";
-import { validatePlan } from "../../cli/validate.ts";
 import { loadPlan } from "../../config/load.ts";
-import type { MappingPlan, Plan } from "../../config/plan-types.ts";
 import { seed } from "../../examples/colonycraft/seed.ts";
 import { runCli } from "../support/cli.ts";
-import { createDatabasePair, type DatabasePair, withClient } from "../support/databases.ts";
+import { createDatabasePair, withClient } from "../support/databases.ts";
+import { type Case, world, examined, diagnosed, set, reverse } from "../support/doctor-world.ts";
 import { transformFile } from "../support/mapping-cases.ts";
 import { writePlanFile } from "../support/plan-files.ts";
-import { mapping, testPlan } from "../support/sync-world.ts";
-
-interface Case {
-  readonly old: string;
-  readonly new: string;
-  readonly forward: readonly MappingPlan[];
-  readonly reverse?: readonly MappingPlan[];
-  readonly rows?: number | undefined;
-  readonly redact?: readonly string[];
-  /** Of the new database, if it is not the usual one. */
-  readonly encoding?: string;
-}
-
-let shared: Promise<DatabasePair> | undefined;
-let schemas = 0;
-
-/** One pair of databases, a schema of its own for each plan. */
-async function world(given: Case): Promise<Plan> {
-  shared ??= createDatabasePair();
-  const { oldUrl, newUrl: usual } = await shared;
-  const newUrl = given.encoding === undefined ? usual : await encoded(usual, given.encoding);
-  schemas += 1;
-  const [oldSchema, newSchema] = [`Old ${schemas}`, `new_${schemas}`];
-  const prepare = (url: string, schema: string, sql: string) =>
-    withClient(url, (client) =>
-      client.query(`create schema "${schema}"; set search_path = "${schema}"; ${sql}`),
-    );
-  await prepare(oldUrl, oldSchema, given.old);
-  await prepare(newUrl, newSchema, given.new);
-  const plan = testPlan({ oldUrl, newUrl, oldSchema, newSchema, ...given });
-  return { ...plan, verify: { ...plan.verify, redact: given.redact ?? [] } };
-}
-
-async function encoded(beside: string, encoding: string): Promise<string> {
-  const url = new URL(beside);
-  const name = `${url.pathname.slice(1)}_${encoding.toLowerCase()}`;
-  await withClient(beside, (client) =>
-    client.query(
-      `create database ${name} encoding '${encoding}' lc_collate 'C' lc_ctype 'C' template template0`,
-    ),
-  );
-  url.pathname = `/${name}`;
-  return url.toString();
-}
-
-async function examined(plan: Plan, rows: number | undefined = 100_000): Promise<Diagnosis> {
-  const { directions } = await validatePlan(plan);
-  return diagnose(plan, directions, { rows, statementTimeoutMs: 20_000 });
-}
-
-const diagnosed = async (given: Case): Promise<Diagnosis> =>
-  examined(await world(given), given.rows);
+import { mapping } from "../support/sync-world.ts";
 
 interface Expected {
   readonly severity: Severity;
@@ -77,7 +24,6 @@ interface Expected {
   readonly fix?: unknown;
 }
 
-const set = (columns: Record<string, string>) => new Map(Object.entries(columns));
 const TRANSFORMED =
   "create table b (a int, n int, word text check (word <> 'refused'), primary key (a, n))";
 const transformed = (name: string) =>
@@ -420,173 +366,6 @@ describe("each kind of trouble is found", () => {
       if (severity === "error")
         expect(findings.filter((one) => one.severity === "error")).toEqual(found);
     });
-});
-
-const reverse = (target: string, from: string, rest: Parameters<typeof mapping>[2] = {}) => ({
-  ...mapping(target, from, rest),
-  path: `back.${target}`,
-});
-
-/** A table that is split in two and joined again. */
-const SPLIT = {
-  old: "create table a (id int primary key, v text, w numeric(5, 2)); insert into a select n, nullif(n % 3, 0)::text, n from generate_series(1, 30) n",
-  new: "create table a (id int primary key, w numeric); create table more (a_id int primary key references a, v text not null)",
-  forward: [
-    mapping("a", "a"),
-    mapping("more", "a", { where: "v is not null", set: set({ a_id: "id" }) }),
-  ],
-};
-const JOINED = {
-  query: "select a.*, m.v from a left join more m on m.a_id = a.id",
-  also: { more: "a_id" },
-};
-
-describe("the round trip", () => {
-  test("is proven for every row, also where forward splits and reverse joins", async () => {
-    const { roundTrip, findings } = await diagnosed({
-      ...SPLIT,
-      reverse: [reverse("a", "a", JOINED)],
-    });
-    expect(roundTrip).toEqual({ rows: 30, different: 0, unknown: [] });
-    expect(findings.filter(({ severity }) => severity !== "ok")).toMatchObject([{ path: "old.a" }]);
-  });
-
-  test("rows that come back different are counted by column, with what was and what comes back", async () => {
-    const given = {
-      ...SPLIT,
-      reverse: [
-        reverse("a", "a", {
-          ...JOINED,
-          set: set({ v: "coalesce(v, 'none')", w: "case id when 7 then w + 1 else w end" }),
-        }),
-      ],
-    };
-    const { roundTrip, findings } = await diagnosed(given);
-    expect(roundTrip).toMatchObject({ rows: 30, different: 11 });
-    expect(findings[0]).toMatchObject({
-      severity: "error",
-      path: "back.a",
-      rows: 11,
-      what: expect.stringContaining("v in 10, w in 1"),
-      example: { key: { id: "3" }, columns: { v: { expected: null, found: "none" } } },
-    });
-  });
-
-  test("rows that do not come back, and rows that were never there", async () => {
-    const lossy = await diagnosed({
-      ...SPLIT,
-      reverse: [reverse("a", "a", { ...JOINED, where: "id > 2" })],
-    });
-    expect(lossy.roundTrip).toMatchObject({ rows: 30, different: 2 });
-    expect(lossy.findings[0]).toMatchObject({
-      rows: 2,
-      what: expect.stringContaining("do not come back"),
-      example: { key: { id: "1" } },
-    });
-    const more = await diagnosed({
-      ...SPLIT,
-      reverse: [
-        reverse("a", "a", {
-          ...JOINED,
-          set: set({ id: "case id when 5 then 500 else id end" }),
-          own: set({ id: "id" }),
-        }),
-      ],
-    });
-    expect(more.findings.filter(({ severity }) => severity === "error")).toMatchObject([
-      { rows: 1, what: expect.stringContaining("do not come back") },
-      { rows: 1, what: expect.stringContaining("not there") },
-    ]);
-  });
-
-  test("rows that never left are no rows that fail to come back", async () => {
-    const given = {
-      ...SPLIT,
-      forward: [mapping("a", "a", { reject: set({ three: "id = 3" }) }), ...SPLIT.forward.slice(1)],
-      reverse: [reverse("a", "a", JOINED)],
-    };
-    expect((await diagnosed(given)).roundTrip).toEqual({ rows: 29, different: 0, unknown: [] });
-  });
-
-  test("what cannot be followed is unknown, with the reason, and never ok", async () => {
-    const plan = await world({ ...SPLIT, reverse: [reverse("a", "a", JOINED)] });
-    const named = JOINED.query.replace("join more", `join ${plan.new.schema}.more`);
-    const qualified = {
-      ...plan,
-      reverse: {
-        kind: "tables" as const,
-        mappings: [reverse("a", "a", { ...JOINED, query: named })],
-      },
-    };
-    const { roundTrip, findings } = await examined(qualified);
-    expect(roundTrip).toEqual({
-      rows: 0,
-      different: 0,
-      unknown: [{ mapping: "back.a", why: expect.stringContaining("names the schema") }],
-    });
-    expect(findings).toContainEqual(
-      expect.objectContaining({ severity: "unknown", path: "back.a" }),
-    );
-    const empty = await diagnosed({
-      ...SPLIT,
-      old: SPLIT.old.replace(/;.*/, ""),
-      reverse: [reverse("a", "a", JOINED)],
-    });
-    expect(empty.roundTrip).toMatchObject({
-      rows: 0,
-      unknown: [{ why: expect.stringContaining("no rows") }],
-    });
-  });
-
-  test("what could not be made on the way there is unknown on the way back, and no loss", async () => {
-    const { roundTrip, findings } = await diagnosed({
-      old: "create table a (id int primary key, n int); insert into a values (1, 1)",
-      new: "create sequence s; create table a (id int primary key, n int)",
-      forward: [mapping("a", "a", { set: set({ n: "nextval('s')::int" }) })],
-      reverse: [reverse("a", "a")],
-    });
-    expect(roundTrip).toMatchObject({ rows: 0, different: 0, unknown: [{ mapping: "back.a" }] });
-    expect(findings.filter(({ severity }) => severity === "error")).toEqual([]);
-  });
-
-  test("values are redacted as the plan says, in messages too", async () => {
-    const given = {
-      ...SPLIT,
-      redact: ["v"],
-      reverse: [reverse("a", "a", { ...JOINED, set: set({ v: "coalesce(v, 'SECRET')" }) })],
-    };
-    const diagnosis = await diagnosed(given);
-    expect(diagnosis.findings[0]).toMatchObject({
-      example: { columns: { v: { expected: null, found: "(redacted)" } } },
-    });
-    const failing = await diagnosed({
-      old: "create table a (id int primary key, v text); insert into a values (1, 'SECRET')",
-      new: "create table a (id int primary key, v int)",
-      forward: [mapping("a", "a", { set: set({ v: "v::int" }) })],
-      redact: ["v"],
-    });
-    expect(failing.findings[0]).toMatchObject({ severity: "error", rows: 1 });
-    expect(JSON.stringify(failing) + renderDiagnosis(failing).join()).not.toContain("SECRET");
-  });
-});
-
-test("the way back is tried over the rows that are on new already, on the old side's own terms", async () => {
-  const { findings } = await diagnosed({
-    old: "create table a (id int primary key, v varchar(3)); insert into a values (1, 'x')",
-    new: "create table a (id int primary key, v text); insert into a values (1, 'x'), (2, 'too long')",
-    forward: [mapping("a", "a")],
-    reverse: [reverse("a", "a")],
-  });
-  expect(findings.filter(({ severity }) => severity === "error")).toMatchObject([
-    { path: "back.a.set.v", rows: 1, example: { key: { id: "2" } } },
-  ]);
-  expect(findings).toContainEqual(
-    expect.objectContaining({
-      severity: "warning",
-      path: "new.a",
-      what: expect.stringContaining("has rows before"),
-    }),
-  );
 });
 
 test("of a large table a sample is read, and that is said; all rows on request", async () => {

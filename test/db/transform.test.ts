@@ -15,7 +15,7 @@ import {
   withClient,
 } from "../support/databases.ts";
 import { MAPPING_CASES, transformFile } from "../support/mapping-cases.ts";
-import { mapping, SyncWorld, testPlan } from "../support/sync-world.ts";
+import { mapping, SyncWorld, testPlan, mirrorBeside } from "../support/sync-world.ts";
 import { testedFeed } from "../support/tested-feed.ts";
 
 const worlds: SyncWorld[] = [];
@@ -118,13 +118,7 @@ test("copied, mirrored, compared and repaired; what a module rejects or fails on
 
   const store = openTestStore(urls.oldUrl, { plan: "test" });
   await install(store);
-  let running = true;
-  const mirror = (async () => {
-    while (running) {
-      await world.drain();
-      await new Promise((resolve) => setTimeout(resolve, 5));
-    }
-  })();
+  const stopMirror = mirrorBeside(world);
   try {
     const verify = (repair: boolean) =>
       runVerify({
@@ -143,8 +137,7 @@ test("copied, mirrored, compared and repaired; what a module rejects or fails on
     expect(await verify(false)).toMatchObject({ missing: 1, different: 1, extra: 2 });
     expect(await verify(true)).toMatchObject({ state: "clean", repaired: 4, rows });
   } finally {
-    running = false;
-    await mirror;
+    await stopMirror();
   }
 });
 

@@ -6,7 +6,7 @@ import { install } from "../../store/control/schema.ts";
 import { lastVerifyRun, readVerifyExamples } from "../../store/control/verify-runs.ts";
 import { openTestStore, silentLog } from "../support/control.ts";
 import { createDatabasePair, withClient } from "../support/databases.ts";
-import { mapping, SyncWorld } from "../support/sync-world.ts";
+import { mapping, mirrorBeside, SyncWorld } from "../support/sync-world.ts";
 
 const OLD = `create table owners (id int primary key, name text not null);
   create table items (id int primary key, owner int not null references owners, note text);`;
@@ -55,16 +55,9 @@ async function openMirrored(forward = FORWARD) {
   const world = await SyncWorld.open({ oldUrl, newUrl, forward });
   const store = openTestStore(oldUrl, { plan: "test" });
   await install(store);
-  let running = true;
-  const mirror = (async () => {
-    while (running) {
-      await world.drain();
-      await new Promise((resolve) => setTimeout(resolve, 5));
-    }
-  })();
+  const stopMirror = mirrorBeside(world);
   onTestFinished(async () => {
-    running = false;
-    await mirror;
+    await stopMirror();
     await world.close();
   });
   await world.old.query(
@@ -306,16 +299,9 @@ test("several sessions compare a table: each chunk once, and what one of them fi
     newUrl,
     forward: [mapping("t", "t", { where: "id <> 70000 or note = 'n70000'" })],
   });
-  let running = true;
-  const mirror = (async () => {
-    while (running) {
-      await world.drain();
-      await new Promise((resolve) => setTimeout(resolve, 5));
-    }
-  })();
+  const stopMirror = mirrorBeside(world);
   onTestFinished(async () => {
-    running = false;
-    await mirror;
+    await stopMirror();
     await world.close();
   });
   const store = openTestStore(oldUrl, { plan: "test" });

@@ -1,5 +1,3 @@
-import { createServer } from "node:http";
-import type { AddressInfo } from "node:net";
 import pg from "pg";
 import { expect, onTestFinished, test } from "vitest";
 import { freePort } from "../../examples/support/embedded-postgres.ts";
@@ -10,29 +8,25 @@ import { CliProcess, runCli } from "../support/cli.ts";
 import { CuttableProxy } from "../support/cuttable-proxy.ts";
 import { createDatabasePair, withClient } from "../support/databases.ts";
 import { writePlanFile } from "../support/plan-files.ts";
+import { startApp } from "../support/sidecar.ts";
 
 /** An app of one side: POST /N inserts row N, and answers 409 with the SQLSTATE when the database refuses. */
-async function startApp(databaseUrl: string): Promise<string> {
+async function startNotesApp(databaseUrl: string): Promise<string> {
   const pool = new pg.Pool({ connectionString: databaseUrl, max: 4 });
-  const server = createServer((request, response) => {
+  onTestFinished(() => pool.end());
+  const app = await startApp("notes", async (request, response) => {
     request.resume();
     const id = Number(request.url?.slice(1));
     const work =
       request.method === "POST"
         ? pool.query("insert into notes values ($1, 'x')", [id])
         : pool.query("select 1");
-    work.then(
+    await work.then(
       () => response.writeHead(201).end("ok"),
       (error: pg.DatabaseError) => response.writeHead(409).end(error.code),
     );
   });
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  onTestFinished(async () => {
-    server.closeAllConnections();
-    server.close();
-    await pool.end();
-  });
-  return `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+  return app.url;
 }
 
 /** Invariant (f): fail-static routing keeps a cut-off sidecar on the old authority; the guard keeps its writes out. */
@@ -44,8 +38,8 @@ test("a sidecar cut off from the control store during a flip cannot write to the
     );
   const content = {
     name: "cut-off",
-    old: { database: oldUrl, app: await startApp(oldUrl) },
-    new: { database: newUrl, app: await startApp(newUrl) },
+    old: { database: oldUrl, app: await startNotesApp(oldUrl) },
+    new: { database: newUrl, app: await startNotesApp(newUrl) },
     forward: { notes: { from: "notes" } },
     reverse: { notes: { from: "notes" } },
     proxy: { listen: `127.0.0.1:${await freePort()}` },

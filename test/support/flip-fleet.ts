@@ -1,8 +1,7 @@
-import { createServer } from "node:http";
-import type { AddressInfo } from "node:net";
 import { mkdtempSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { text } from "node:stream/consumers";
 import pg from "pg";
 import { expect, onTestFinished } from "vitest";
 import { loadPlan } from "../../config/load.ts";
@@ -19,6 +18,7 @@ import { CliProcess } from "./cli.ts";
 import { CuttableProxy } from "./cuttable-proxy.ts";
 import { createDatabasePair, withClient } from "./databases.ts";
 import { writePlanFile } from "./plan-files.ts";
+import { startApp } from "./sidecar.ts";
 
 /** One process of the fleet, its TCP lines to both databases, and how it is started. */
 export class FleetProcess {
@@ -86,7 +86,7 @@ export async function openFlipFleet(): Promise<FlipFleet> {
     gates: { canary: { samples: 0 } },
     flip: { hold: "3s" },
   };
-  const apps = { old: await startApp(oldUrl), new: await startApp(newUrl) };
+  const apps = { old: await startNotesApp(oldUrl), new: await startNotesApp(newUrl) };
   const sides = (databases: Record<Side, string>) => ({
     old: { database: databases.old, app: apps.old },
     new: { database: databases.new, app: apps.new },
@@ -123,31 +123,21 @@ async function openLine(database: string): Promise<{ line: CuttableProxy; url: s
 }
 
 /** An app of one side: PUT /N writes row N, and answers 409 with the SQLSTATE when the database refuses. */
-async function startApp(databaseUrl: string): Promise<string> {
+async function startNotesApp(databaseUrl: string): Promise<string> {
   const pool = new pg.Pool({ connectionString: databaseUrl, max: 6 });
   pool.on("error", () => {});
-  const server = createServer((request, response) => {
-    let body = "";
-    request.on("data", (part: Buffer) => (body += part.toString()));
-    request.on("end", () => {
-      pool
-        .query("insert into notes values ($1, $2) on conflict (id) do update set n = $2", [
-          Number(request.url?.slice(1)),
-          Number(body),
-        ])
-        .then(
-          () => response.writeHead(201).end("ok"),
-          (error: pg.DatabaseError) => response.writeHead(409).end(error.code),
-        );
-    });
+  onTestFinished(() => pool.end());
+  const app = await startApp("notes", async (request, response) => {
+    const body = Number(await text(request));
+    const row = [Number(request.url?.slice(1)), body];
+    await pool
+      .query("insert into notes values ($1, $2) on conflict (id) do update set n = $2", row)
+      .then(
+        () => response.writeHead(201).end("ok"),
+        (error: pg.DatabaseError) => response.writeHead(409).end(error.code),
+      );
   });
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  onTestFinished(async () => {
-    server.closeAllConnections();
-    server.close();
-    await pool.end();
-  });
-  return `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+  return app.url;
 }
 
 /** Every row of a side. */

@@ -234,3 +234,18 @@ export async function installWorld(plan: Plan, direction: Direction): Promise<vo
     await engine.close();
   }
 }
+
+/** A mirror that runs beside the test, for what waits for fences. Returns how to stop it. */
+export function mirrorBeside(world: SyncWorld): () => Promise<void> {
+  let running = true;
+  const mirror = (async () => {
+    while (running) {
+      await world.drain();
+      await new Promise((resolve) => setTimeout(resolve, 5));
+    }
+  })();
+  return async () => {
+    running = false;
+    await mirror;
+  };
+}
