@@ -111,13 +111,15 @@ export function hasPassed(
   { epoch, fence }: CarriedToken,
   { epoch: now, passed }: FenceView,
 ): boolean {
+  // Whoever left it open may have been cut off, and have answered after an epoch that it did not know to be over.
+  if (fence === undefined) return false;
   if (epoch < Math.max(now, passed.epoch)) return true;
-  if (epoch > now || fence === undefined) return false;
+  if (epoch > now) return false;
   return fence === 0n || (passed.epoch === epoch && fence <= passed.fence);
 }
 
 /** Whether whoever holds `token` needs `other` no more: `token` was made after an answer to a request that carried `other`. */
-function covers(token: CarriedToken, other: CarriedToken): boolean {
+export function covers(token: CarriedToken, other: CarriedToken): boolean {
   if (token.epoch !== other.epoch) return other.epoch < token.epoch;
   if (token.fence === undefined || other.fence === 0n) return true;
   return token.fence > 0n && (other.fence ?? 0n) <= token.fence;

@@ -70,7 +70,7 @@ export class Causality {
   /** Clients whose last write may still be applied, and what binds them with the other sidecars. */
   readonly #unclear = new Map<string, HeldMark>();
   #breaks = 0;
-  /** When a follower was last to answer reads; a sidecar that has just started does not know. */
+  /** When a follower was last to answer reads, for all it knows: a sidecar that has just started does not. */
   #wantedAt = performance.now();
   #lookedAt = performance.now();
   readonly #passedWaiters = new Set<() => void>();
@@ -148,11 +148,12 @@ export class Causality {
   /** Header fields that give the client its token. */
   tokenFields(identity: () => Identity, answer: Omit<TravelAnswer, "inShare">): string[] {
     if (this.#cookies === undefined) return [];
-    const { epoch, authority } = this.#options.state();
+    const { phase, epoch, authority } = this.#options.state();
+    const underWay = phase !== "off" && phase !== "done";
     const wanted = this.gate.wanted > 0 && this.#bucket(identity().client) < this.gate.wanted;
     // Cut off, this one does not know whose reads another sidecar sends to a follower.
     const inShare = wanted || !this.#options.source.connected();
-    const facts = { epoch, authority, issuing: this.#issuing(), mirrored: this.mirrored };
+    const facts = { epoch, authority, issuing: this.#issuing(), underWay };
     return tokenFields(this.#cookies, { ...answer, inShare }, facts);
   }
 
@@ -202,6 +203,13 @@ export class Causality {
 
   standingIn(found: readonly CarriedToken[] | undefined): Standing {
     return found === undefined ? "unpassed" : standingIn(found, this.#view());
+  }
+
+  /** Neither the control store nor Redis tells this one who the authority is now. */
+  get isBlind(): boolean {
+    if (this.#options.consistency === "eventual" || this.gate.wanted === 0) return false;
+    const isTold = this.#shared !== undefined && this.#shared.why === undefined;
+    return !this.#options.source.connected() && !isTold;
   }
 
   /** Whether answers of the authority wait until the other sidecars can know what they bind. */
@@ -330,7 +338,8 @@ export class Causality {
       this.gate.restart(facts);
     }
     void this.#shared?.tellEpoch();
-    if (this.gate.wanted > 0) this.#wantedAt = facts.now;
+    // Cut off, it may have missed such a phase.
+    if (this.gate.wanted > 0 || !facts.connected) this.#wantedAt = facts.now;
     this.gate.measure(facts, this.#lagMatters());
     this.gate.update(facts);
     const ended = this.#tokens.endUnclear(facts.now);

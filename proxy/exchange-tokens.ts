@@ -37,6 +37,10 @@ export class ExchangeTokens {
   /** Binds the client elsewhere for as long as the answer goes on. */
   #held: HeldMark | undefined;
   #isPromised = true;
+  /** The client's token names a newer epoch than this sidecar's, and its side is asked. */
+  #followsNewer = false;
+  /** When it was decided who answers. The link may be back, and the authority another one, when the answer comes. */
+  #wasAuthorityOnly = false;
   /** The app's answer was complete before its head was sent. */
   #isWhole = false;
 
@@ -65,7 +69,10 @@ export class ExchangeTokens {
   facts(): ReadFacts {
     const { kind, pin } = this.#class;
     if (kind !== "read" || pin !== undefined) return NOT_A_READ;
-    return this.#causality.factsOf(this.#identify, this.#standing());
+    this.#wasAuthorityOnly = isAuthorityOnly(this.#causality);
+    const facts = this.#causality.factsOf(this.#identify, this.#standing());
+    this.#followsNewer = typeof facts.standing === "object";
+    return facts;
   }
 
   /** The head of the app's answer: `wait` means that `settle` comes before anything is sent. */
@@ -183,12 +190,19 @@ export class ExchangeTokens {
       const passed = this.#fence !== undefined && this.#causality.hasPassed(this.#fence);
       own.push("crossfade-mirrored", passed ? "yes" : "pending");
     }
-    if (this.#class.kind === "read" && isAuthorityOnly(this.#causality)) {
+    const isRead = this.#class.kind === "read";
+    if (isRead && this.#isUnknown(side)) own.push("crossfade-consistency", "none");
+    else if (isRead && (this.#wasAuthorityOnly || isAuthorityOnly(this.#causality))) {
       own.push("crossfade-consistency", "authority-only");
     } else if (!this.#isPromised) {
       own.push("crossfade-consistency", "none");
     }
     return own;
+  }
+
+  /** Asked as a follower, and cut off since: it may have become the authority, and nothing binds the client to it. */
+  #isUnknown(side: Side): boolean {
+    return this.#causality.isBlind && !this.#isByAuthority(side) && !this.#followsNewer;
   }
 
   #bindReader(side: Side | undefined, isHead: boolean): void {

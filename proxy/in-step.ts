@@ -34,11 +34,14 @@ export function pledgeOf(peer: Peer): string | undefined {
   return "pledge" in peer && typeof peer.pledge === "string" ? peer.pledge : undefined;
 }
 
-/** Whether `peer` has heard pledge `number` of this run of `id`. One that has heard nothing yet takes no requests. */
+/**
+ * Whether `peer` has heard pledge `number` of this run of `id`. One that names no pledge of it has not: it may be new, or have gone
+ * on without `id` for so long that it has forgotten it.
+ */
 export function hasHeard(peer: Peer, id: string, run: string, number: number): boolean {
   if (!("heard" in peer) || typeof peer.heard !== "object" || peer.heard === null) return true;
   const heard: unknown = Reflect.get(peer.heard, id);
-  if (typeof heard !== "string") return true;
+  if (typeof heard !== "string") return false;
   const [of, latest] = heard.split(":");
   return of === run && Number(latest) >= number;
 }

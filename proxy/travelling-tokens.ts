@@ -1,28 +1,42 @@
 import type { RouteKind } from "../config/words.ts";
-import type { CausalCookie, CausalCookies } from "./causal-cookies.ts";
+import type { CarriedToken, CausalCookie, CausalCookies } from "./causal-cookies.ts";
 import type { Fence } from "./fences.ts";
 import type { Decision } from "./route.ts";
 
-/** For so long after its last phase with reads from a follower a sidecar still gives tokens: others may not know yet. */
-export const LINGER_MS = 5_000;
+/**
+ * For so long after its last phase with reads from a follower a sidecar still gives tokens. Others may not know yet: within 3 s each
+ * has heard or has noticed that it is cut off. One that heard of the next such phase first counts on the tokens from before; this one
+ * hears of it within 3 s more.
+ */
+export const LINGER_MS = 10_000;
 
 export interface TravelFacts {
   readonly epoch: number;
   readonly authority: "old" | "new";
   /** Another sidecar may let a follower answer reads, for all this one knows. */
   readonly issuing: boolean;
-  /** A mirror runs: the sides differ for a moment after each write. */
-  readonly mirrored: boolean;
+  /** The migration has begun and is not done: what the two sides show may differ. */
+  readonly underWay: boolean;
 }
 
-export interface TravelAnswer {
+export interface TravelAnswer<Carried extends CarriedToken = CausalCookie> {
   readonly kind: RouteKind;
   readonly side: Decision["side"];
-  readonly carried: readonly CausalCookie[];
+  readonly carried: readonly Carried[];
   /** The client is one of those whose reads the follower is to answer. */
   readonly inShare: boolean;
   /** Written after all that the answer shows or did; undefined: none, or the answer is still coming. */
-  readonly fence: Fence | undefined;
+  readonly fence: Pick<Fence, "token"> | undefined;
+}
+
+/** The header fields by which an answer gives its client a token, and takes from it what that covers. */
+export function tokenFields(
+  cookies: CausalCookies,
+  answer: TravelAnswer,
+  facts: TravelFacts,
+): string[] {
+  const token = tokenOf(answer, facts);
+  return token === undefined ? [] : cookies.setting(token, answer.carried);
 }
 
 /**
@@ -32,31 +46,26 @@ export interface TravelAnswer {
  * takes a fence for it and waits a moment for it to pass (`Causality.redeem`), and only then leaves the authority, with that fence as its
  * token. A client that carries no token stays with the authority for good: it has shown nowhere that it keeps them.
  */
-export function tokenFields(
-  cookies: CausalCookies,
-  answer: TravelAnswer,
+export function tokenOf(
+  answer: TravelAnswer<CarriedToken>,
   facts: TravelFacts,
-): string[] {
+): CarriedToken | undefined {
   const { kind, side, carried, inShare, fence } = answer;
   const { epoch, authority } = facts;
-  if (kind === "stream") return [];
+  if (kind === "stream") return undefined;
   const open = { side: authority, epoch, fence: undefined };
-  if (kind === "read" && side !== authority) {
-    return fence?.token === undefined ? [] : cookies.setting(fence.token, carried);
-  }
+  if (kind === "read" && side !== authority) return fence?.token;
   if (facts.issuing) {
-    if (kind === "write") return cookies.setting(fence?.token ?? open, carried);
-    return inShare || needsOpening(carried, epoch) ? cookies.setting(open, carried) : [];
+    if (kind === "write") return fence?.token ?? open;
+    return inShare || needsOpening(carried, epoch) ? open : undefined;
   }
   // Nobody reads from a follower, but a sidecar that is cut off may not know who the authority is now.
   const told = epoch === 1 || carried.some((token) => token.epoch >= epoch);
-  return !facts.mirrored || told
-    ? []
-    : cookies.setting({ side: authority, epoch, fence: 0n }, carried);
+  return !facts.underWay || told ? undefined : { side: authority, epoch, fence: 0n };
 }
 
 /** A client outside of the share reads nowhere else: one open token keeps it right if it comes into the share. */
-function needsOpening(carried: readonly CausalCookie[], epoch: number): boolean {
+function needsOpening(carried: readonly CarriedToken[], epoch: number): boolean {
   const isOpen = carried.some((token) => token.epoch >= epoch && token.fence === undefined);
   return carried.length > 0 && !isOpen;
 }

@@ -201,3 +201,50 @@ test("a client outside of the canary's share is given no token for reading, and 
   // The first read makes an open token of it; further ones leave that.
   expect([await given(), await given(), client.tokens.length]).toEqual([2, 0, 1]);
 });
+
+test("a read that a sidecar took while it was cut off says so, also when it is answered after a flip that it has heard of", async () => {
+  const asked = Promise.withResolvers<void>();
+  const answer = Promise.withResolvers<void>();
+  const old = await startApp("old", async (_request, response) => {
+    asked.resolve();
+    await answer.promise;
+    response.end("old");
+  });
+  const state = { phase: "read-new" } as const;
+  const { url, source } = await startTestSidecar({ old, new: await startApp("new"), state });
+  source.link({ connected: false });
+  const sent = new CookieJar().send(url);
+  await asked.promise;
+  source.set({ phase: "write-new", authority: "new", epoch: 2 });
+  source.link({ connected: true });
+  answer.resolve();
+  const { body, headers } = await sent;
+  expect([body, headers["crossfade-consistency"]]).toEqual(["old", "authority-only"]);
+});
+
+test("a read that the follower answers after its sidecar was cut off is no promise: the follower may be the authority by then", async () => {
+  const asked = Promise.withResolvers<void>();
+  const answer = Promise.withResolvers<void>();
+  const next = await startApp("new", async (request, response) => {
+    if (request.url === "/late") {
+      asked.resolve();
+      await answer.promise;
+    }
+    response.end("new");
+  });
+  const state = { phase: "read-new" } as const;
+  const { url, source } = await startTestSidecar({
+    old: await startApp("old"),
+    new: next,
+    proxy: { tokens: "cookie" },
+    state,
+  });
+  const client = new CookieJar();
+  await untilNew(client, [url]);
+  const sent = client.send(`${url}/late`);
+  await asked.promise;
+  source.link({ connected: false });
+  answer.resolve();
+  const { body, headers } = await sent;
+  expect([body, headers["crossfade-consistency"]]).toEqual(["new", "none"]);
+});

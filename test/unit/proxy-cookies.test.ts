@@ -1,6 +1,7 @@
 import { expect, test } from "vitest";
 import { CausalCookies, standingOf } from "../../proxy/causal-cookies.ts";
 import type { CarriedToken } from "../../proxy/causal-cookies.ts";
+import { tokenOf } from "../../proxy/travelling-tokens.ts";
 import { hasHeard, isInStep } from "../../proxy/in-step.ts";
 
 const cookies = new CausalCookies(() => "salt");
@@ -51,11 +52,30 @@ test.each<[string, CarriedToken[], ReturnType<typeof standingOf>]>([
   ["passed", [token(2, 5n)], "passed"],
   ["one of two has not passed", [token(2, 5n), token(2, 6n)], "unpassed"],
   ["open", [token(2, undefined)], "unpassed"],
-  ["older epoch, even open", [token(1, undefined), token(1, 99n)], "passed"],
+  ["older epoch", [token(1, 99n), token(1, 0n)], "passed"],
+  [
+    "older epoch, open: of one that may not have known that it was over",
+    [token(1, undefined)],
+    "unpassed",
+  ],
   ["nothing to wait for", [token(2, 0n)], "passed"],
   ["newer epoch, even open", [token(2, 5n), token(3, undefined)], { newer: "old" }],
 ])("standing: %s", (_name, carried, expected) => {
   expect(standingOf(carried, view(2, 5n))).toEqual(expected);
+});
+
+test("after a flip an answer names the epoch where nobody needs a token any more, also where nothing is mirrored back", () => {
+  const answer = {
+    kind: "read",
+    side: "new",
+    carried: [],
+    inShare: false,
+    fence: undefined,
+  } as const;
+  const facts = { epoch: 2, authority: "new", issuing: false, underWay: true } as const;
+  expect(tokenOf(answer, facts)).toEqual({ side: "new", epoch: 2, fence: 0n });
+  expect(tokenOf({ ...answer, carried: [token(2, 0n)] }, facts)).toBeUndefined();
+  expect(tokenOf(answer, { ...facts, underWay: false })).toBeUndefined();
 });
 
 test("in step: all that live have heard of the share, know of this one, and carry tokens in the same way", () => {
@@ -69,7 +89,7 @@ test("in step: all that live have heard of the share, know of this one, and carr
   expect(isInStep([{}], mine)).toBe(false);
 });
 
-test("a pledge is heard once every other one that takes requests names it, or a later one of the same run", () => {
+test("a pledge is heard once every other one names it, or a later one of the same run", () => {
   const heard = (of: unknown) => hasHeard({ heard: of }, "me", "run", 3);
   expect([heard({ me: "run:2" }), heard({ me: "run:3" }), heard({ me: "run:4" })]).toEqual([
     false,
@@ -77,5 +97,5 @@ test("a pledge is heard once every other one that takes requests names it, or a 
     true,
   ]);
   expect(heard({ me: "earlier:9" })).toBe(false);
-  expect([heard({ someone: "run:1" }), hasHeard({}, "me", "run", 3)]).toEqual([true, true]);
+  expect([heard({ someone: "run:1" }), hasHeard({}, "me", "run", 3)]).toEqual([false, true]);
 });
