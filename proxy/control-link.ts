@@ -69,6 +69,8 @@ export class ControlLink implements RoutingSource {
   #pledge = 0;
   #pledgeStored = 0;
   #heardUpTo = -1;
+  /** The pledge since which it is linked: what others heard before counts for nothing. */
+  #saidAgain = 0;
   /** What the others were last told in a hurry. */
   #news = "";
   readonly #hearings = new Emitter<void>();
@@ -104,6 +106,10 @@ export class ControlLink implements RoutingSource {
   }
 
   connected(): boolean {
+    return this.#connected && this.#isCurrent();
+  }
+
+  #isCurrent(): boolean {
     const peersAreKnown = performance.now() - this.#peersReadAt < FRESH_MS;
     return (this.#watcher?.connected ?? false) && peersAreKnown && !this.#isInDoubt();
   }
@@ -273,6 +279,8 @@ export class ControlLink implements RoutingSource {
     this.#steps = live.map(({ stats }) => stats);
     const broken = this.#followPledges(others);
     this.#countHeard(stored);
+    // Before what was read makes it current again: that it was not must be noticed.
+    this.#checkLink();
     this.#peersReadAt = asked;
     const peers = others.map((sidecar) => sidecar.id).toSorted();
     if (peers.join() === this.#peers.join()) {
@@ -303,7 +311,7 @@ export class ControlLink implements RoutingSource {
 
   #countHeard(stored: number): void {
     const { id } = this.#options;
-    if (stored <= this.#heardUpTo) return;
+    if (stored <= this.#heardUpTo || stored < this.#saidAgain) return;
     if (!this.#steps.every((peer) => hasHeard(peer, id, this.#run, stored))) return;
     this.#heardUpTo = stored;
     this.#hearings.emit();
@@ -344,12 +352,21 @@ export class ControlLink implements RoutingSource {
   }
 
   #checkLink(): void {
-    const connected = this.connected();
+    const connected = this.#isCurrent();
     if (connected === this.#connected) return;
     this.#connected = connected;
-    // There may have been a gap that was not heard of.
-    if (connected) this.#forgetPassed();
+    if (connected) this.#beginAnew();
     this.#links.emit();
+  }
+
+  /** The link is back. There may have been a gap that was not heard of, and the others may have gone on without this one. */
+  #beginAnew(): void {
+    this.#forgetPassed();
+    this.#sharedSince = this.#version;
+    this.#pledge += 1;
+    this.#saidAgain = this.#pledge;
+    this.#heardUpTo = -1;
+    this.#beating.wake();
   }
 
   /** A database that went back in time counts its fences from further back again. */

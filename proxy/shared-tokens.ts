@@ -76,6 +76,7 @@ export class SharedTokens {
   /** The pledge by which this sidecar last said that it stores nothing, and until when answers wait for others to hear it. */
   #doubt: number;
   #sayUntil = 0;
+  #isLinked = false;
   /** Keys whose token of ours is open, with the fence that is to replace it. */
   readonly #open = new Map<string, Open>();
   readonly #held = new Set<Held>();
@@ -101,6 +102,7 @@ export class SharedTokens {
       this.#lose("not connected");
       this.#forgetOwed();
     });
+    options.source.onLink(() => this.#linked());
     this.#check = setInterval(() => void this.#adopt(), CHECK_MS);
   }
 
@@ -306,6 +308,13 @@ export class SharedTokens {
       done.abort();
     }
     return undefined;
+  }
+
+  /** Back at the control store the others have to hear again what this one stores: answers wait for it once more. */
+  #linked(): void {
+    const isLinked = this.#options.source.connected();
+    if (isLinked && !this.#isLinked) this.#sayUntil = performance.now() + SAY_MS;
+    this.#isLinked = isLinked;
   }
 
   #lose(why: string): void {

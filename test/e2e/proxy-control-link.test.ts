@@ -5,8 +5,8 @@ import { expect, onTestFinished, test } from "vitest";
 import { ControlLink } from "../../proxy/control-link.ts";
 import { PostgresFenceWriter } from "../../proxy/fence-writer.ts";
 import { listen, notifyPassed } from "../../store/control/listen.ts";
-import { holdWrites, releaseWrites } from "../../store/control/migration.ts";
-import { readSidecars } from "../../store/control/sidecars.ts";
+import { holdWrites, readMigration, releaseWrites } from "../../store/control/migration.ts";
+import { beatSidecar, readSidecars } from "../../store/control/sidecars.ts";
 import { withClient } from "../support/databases.ts";
 import { freePort, proxyWorld as world, runRole } from "../support/proxy-world.ts";
 import { quietLog, send } from "../support/sidecar.ts";
@@ -241,6 +241,71 @@ test("a hold that comes to its deadline without news: what was known counts for 
   relay.heal();
   await expect.poll(() => link.connected(), { timeout: 10_000 }).toBe(true);
   expect(link.state()?.hold?.attempt).toBe(1);
+});
+
+test("a sidecar that was cut off and is back: what the others had heard before counts for nothing", async () => {
+  const { plan, store, change } = await world();
+  await change({ phase: "read-new", readsNew: 1 });
+  const relay = await startRelay(plan.control.database);
+  const link = new ControlLink({
+    plan: { ...plan, control: { ...plan.control, database: relay.url } },
+    id: "back",
+    listen: "127.0.0.1:1",
+    log: quietLog,
+  });
+  onTestFinished(() => link.stop());
+  const reported = async () =>
+    (await readSidecars(store)).find(({ id }) => id === "back")?.stats as
+      | { pledge: string; version: number }
+      | undefined;
+  /** Another sidecar, which has heard of this one what it says it has. */
+  const otherHas = async (heard: Awaited<ReturnType<typeof reported>>) => {
+    const { pledge = "", version = 0 } = heard ?? {};
+    const promises = {
+      tokens: plan.proxy.tokens,
+      version,
+      peers: ["back"],
+      pledge: "other:0",
+      heard: { back: pledge },
+    };
+    await beatSidecar(store, {
+      id: "other",
+      listen: "127.0.0.1:2",
+      epoch: 1,
+      holdAttempt: undefined,
+      inFlightWrites: 0,
+      stats: promises as object,
+      isNews: true,
+    });
+  };
+  const heardNow = async () => {
+    await otherHas(await reported());
+    return [link.heard(pledge), link.inStep()];
+  };
+  const links: boolean[] = [];
+  link.onLink(() => links.push(link.connected()));
+  await otherHas(undefined);
+  await link.start();
+  const pledge = link.pledge(plan.proxy.tokens);
+  await expect.poll(heardNow, { timeout: 10_000 }).toEqual([true, true]);
+
+  const before = await reported();
+  relay.cut();
+  await expect.poll(() => links.at(-1), { timeout: 10_000 }).toBe(false);
+  await change({ maintenance: "soon" });
+  relay.heal();
+  const isBack = async () => {
+    await otherHas(before);
+    return link.connected();
+  };
+  await expect.poll(isBack, { timeout: 10_000 }).toBe(true);
+  expect([link.heard(pledge), link.inStep()]).toEqual([false, false]);
+  // The other has read the state since, and not what this one says now.
+  const after = { pledge: before?.pledge ?? "", version: (await readMigration(store)).version };
+  await otherHas(after);
+  await expect.poll(() => link.inStep(), { timeout: 10_000 }).toBe(true);
+  expect(link.heard(pledge)).toBe(false);
+  await expect.poll(heardNow, { timeout: 10_000 }).toEqual([true, true]);
 });
 
 /** A way to a database that can be cut. */
