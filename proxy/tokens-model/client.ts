@@ -1,6 +1,6 @@
 import { look, lose, standing, store, storeEpoch } from "./redis.ts";
 import { authorityAt, isFollowerWanted, UNWRITTEN, versionOf } from "./state.ts";
-import type { World } from "./state.ts";
+import type { Sidecar, World } from "./state.ts";
 import { isPromised, isWithout, sidecarOf } from "./turn.ts";
 import type { Self, Turn } from "./turn.ts";
 
@@ -48,7 +48,13 @@ function read(self: Self): void {
   }
   turn.add(`the client reads through ${who}`, (next) => {
     if (failed) lose(next, who);
-    Object.assign(next, { stage: 1, by: who, side: sideFor(self, found) });
+    const knew = canPromise(now) || !turn.has("what was asked of one without a promise has none");
+    Object.assign(next, {
+      stage: 1,
+      by: who,
+      side: sideFor(self, found),
+      unpromised: knew ? 0 : 1,
+    });
   });
 }
 
@@ -118,12 +124,13 @@ function promiseSteps(self: Self): void {
 
 /** Cut off from the control store and from Redis, a sidecar knows nothing, and says that only the authority answers. */
 function answer({ now }: Self, next: World): void {
-  const promises = now.connected === 1 || now.place !== 0;
-  if (promises && next.version < next.seen) next.stale = 1;
+  if (canPromise(now) && next.unpromised === 0 && next.version < next.seen) next.stale = 1;
   next.seen = Math.max(next.seen, next.version);
   done(next);
 }
 
+const canPromise = ({ connected, place }: Sidecar) => connected === 1 || place !== 0;
+
 function done(next: World): void {
-  Object.assign(next, { stage: 0, by: 0, side: 0, version: 0, stored: 0 });
+  Object.assign(next, { stage: 0, by: 0, side: 0, version: 0, unpromised: 0, stored: 0 });
 }

@@ -2,8 +2,17 @@ import { clientSteps, selfOf } from "./client.ts";
 import { lose } from "./redis.ts";
 import type { Accident, TokenBounds, TokenRule } from "./rules.ts";
 import { notice, sidecarSteps } from "./sidecars.ts";
-import { authorityAt, copyOf, decode, encode, initialWorld, versionOf } from "./state.ts";
-import type { Sidecar } from "./state.ts";
+import {
+  authorityAt,
+  copyOf,
+  decode,
+  encode,
+  initialWorld,
+  STAGE,
+  STALE,
+  versionOf,
+} from "./state.ts";
+import type { Sidecar, World } from "./state.ts";
 import { sidecarOf } from "./turn.ts";
 import type { Turn } from "./turn.ts";
 
@@ -17,7 +26,7 @@ import type { Turn } from "./turn.ts";
 export function tokenModel(bounds: TokenBounds, without?: TokenRule) {
   const has = (rule: TokenRule) => rule !== without;
   return {
-    initial: encode(initialWorld()),
+    initial: encode(beginning(bounds)),
     /** Every step that may be taken. That none is taken for long is how delays are in it. */
     next(state: readonly number[]) {
       const world = decode(state);
@@ -35,10 +44,19 @@ export function tokenModel(bounds: TokenBounds, without?: TokenRule) {
       return steps;
     },
     wrong: (state: readonly number[]) =>
-      decode(state).stale === 1 ? "reads what is older than what it has seen" : undefined,
+      state[STALE] === 1 ? "reads what is older than what it has seen" : undefined,
     /** The client is answered, whatever happens. */
-    isGoal: (state: readonly number[]) => decode(state).stage === 0,
+    isGoal: (state: readonly number[]) => state[STAGE] === 0,
   };
+}
+
+function beginning({ away, missed = 0 }: TokenBounds): World {
+  const world = initialWorld();
+  const [one, two] = world.sidecars;
+  world.epoch = world.storedEpoch = one.epoch = missed;
+  if (away !== undefined) two.linked = two.connected = 0;
+  if (away === "both") two.place = one.trusts = 0;
+  return world;
 }
 
 function flipAndMirror({ world, bounds, has, add }: Turn): void {

@@ -15,7 +15,9 @@ export function store({ has }: Turn, next: World, who: number, bound: number): b
     return false;
   }
   const field = has("each holder has a field of its own") ? who : 0;
-  if (bound >= NEWER) next.marks[field] = EPOCHS * (bound - NEWER + 1) + WRITTEN;
+  if (bound >= NEWER)
+    next.marks[field] =
+      EPOCHS * (epochFound(bound) + 1) + Math.max(WRITTEN, (bound - NEWER) % EPOCHS);
   else next.marks[field] = EPOCHS * (me.epoch + 1) + bound;
   return true;
 }
@@ -31,9 +33,12 @@ export function lose(next: World, who: number): void {
   const me = sidecarOf(next, who);
   if (me.place === 0) return;
   me.place = me.gate = me.barrier = 0;
-  const other = sidecarOf(next, 1 - who);
-  other.hasNews = 1;
-  other.knowsDoubt = 0;
+  doubt(next, who);
+}
+
+/** Whatever it has pledged before counts for nothing until the other has heard what it says now. */
+export function doubt(next: World, who: number): void {
+  Object.assign(sidecarOf(next, 1 - who), { hasNews: 1, knowsDoubt: 0 });
 }
 
 /** Takes part in the Redis there is. */
@@ -53,17 +58,22 @@ export function look({ has }: Turn, world: World, who: number): Standing | undef
   );
   if (newest > me.epoch && has("a newer epoch's token is followed"))
     return { newer: authorityAt(newest) };
-  const binds = world.marks.some(
-    (mark) => Math.floor(mark / EPOCHS) - 1 === me.epoch && !hasPassed(mark % EPOCHS, me),
-  );
+  const openBinds = has("an open token of an older epoch binds");
+  const binds = world.marks.some((mark) => {
+    if (openBinds && mark % EPOCHS === UNWRITTEN) return true;
+    return Math.floor(mark / EPOCHS) - 1 === me.epoch && !hasPassed(mark % EPOCHS, me);
+  });
   return binds ? "unpassed" : "passed";
 }
 
 /** What a sidecar knows of the client by itself. */
 export function standing(me: Sidecar): Standing {
-  if (me.bound >= NEWER) return { newer: authorityAt(me.bound - NEWER) };
+  if (me.bound >= NEWER) return { newer: authorityAt(epochFound(me.bound)) };
   return me.bound === 0 || hasPassed(me.bound, me) ? "passed" : "unpassed";
 }
+
+/** The epoch that a fence found which was asked for in an earlier one. */
+const epochFound = (bound: number) => Math.floor((bound - NEWER) / EPOCHS);
 
 export function hasPassed(bound: number, me: Sidecar): boolean {
   return bound !== UNWRITTEN && bound < NEWER && bound - WRITTEN <= me.passed;

@@ -16,6 +16,9 @@ export const TOKEN_RULES = [
   "a newer epoch's token is followed",
   "who is cut off from both promises nothing",
   "a hold that ends at its deadline cuts off",
+  "who is back says again what it stores",
+  "an open token of an older epoch binds",
+  "what was asked of one without a promise has none",
 ] as const;
 export type TokenRule = (typeof TOKEN_RULES)[number];
 
@@ -24,6 +27,10 @@ export type Accident = "flush" | "loss" | "cut" | "death";
 
 /** How far the model goes: every behaviour within these is looked at. */
 export interface TokenBounds {
+  /** What one sidecar is cut off from at the beginning, as it and the other know. */
+  readonly away?: "control store" | "both";
+  /** How many flips it has missed by then. */
+  readonly missed?: number;
   readonly epochs: number;
   readonly writes: number;
   /** Each of them once, to either sidecar, at any time. */

@@ -1,5 +1,13 @@
-import { adopt, hasPassed, lose, store, storeEpoch } from "./redis.ts";
-import { authorityAt, isFollowerWanted, NEWER, UNWRITTEN, versionOf, WRITTEN } from "./state.ts";
+import { adopt, doubt, hasPassed, lose, store, storeEpoch } from "./redis.ts";
+import {
+  authorityAt,
+  EPOCHS,
+  isFollowerWanted,
+  NEWER,
+  UNWRITTEN,
+  versionOf,
+  WRITTEN,
+} from "./state.ts";
 import type { Sidecar, World } from "./state.ts";
 import { isWithout, sidecarOf } from "./turn.ts";
 import type { Self, Turn } from "./turn.ts";
@@ -35,8 +43,11 @@ function fences({ turn, who, now }: Self): void {
 }
 
 function fenceNow({ world }: Turn, { epoch }: Sidecar): number {
-  if (world.epoch !== epoch) return NEWER + world.epoch;
-  return WRITTEN + versionOf(world, authorityAt(epoch));
+  const fence = WRITTEN + versionOf(world, authorityAt(epoch));
+  if (world.epoch === epoch) return fence;
+  return (
+    NEWER + EPOCHS * world.epoch + (authorityAt(world.epoch) === authorityAt(epoch) ? fence : 0)
+  );
 }
 
 function gate(self: Self): void {
@@ -72,7 +83,10 @@ function news(self: Self): void {
   if (now.epoch !== world.epoch || now.connected === 0)
     turn.add(`${who} reads the state`, (next) => {
       const me = sidecarOf(next, who);
-      if (me.connected === 0) readPeers(self, next);
+      if (me.connected === 0) {
+        readPeers(self, next);
+        if (turn.has("who is back says again what it stores")) doubt(next, who);
+      }
       if (me.epoch !== world.epoch)
         Object.assign(me, { passed: 0, bound: 0, toStore: 0, gate: 0, barrier: 0 });
       me.epoch = world.epoch;

@@ -39,6 +39,8 @@ export interface World {
   by: number;
   side: number;
   version: number;
+  /** Who took it could promise nothing then. */
+  unpromised: number;
   /** What the answer binds is stored. */
   stored: number;
   /** 1: a follower's answer, or one that says itself that it promises nothing, went back in time. */
@@ -48,7 +50,7 @@ export interface World {
   sidecars: [Sidecar, Sidecar];
 }
 
-/** Bound: 0 nothing, 1 a fence that is not written, 2 + a version: a fence, NEWER + an epoch: the fence found that epoch. */
+/** Bound: 0 nothing, 1 a fence that is not written, 2 + a version: a fence, NEWER + EPOCHS × an epoch: the fence found that epoch, + 2 + a version: with the same authority. */
 export const UNWRITTEN = 1;
 export const WRITTEN = 2;
 export const NEWER = 64;
@@ -87,6 +89,7 @@ const WORLD: Omit<World, "marks" | "by" | "sidecars"> = {
   stage: 0,
   side: 0,
   version: 0,
+  unpromised: 0,
   stored: 0,
   stale: 0,
   writes: 0,
@@ -94,6 +97,9 @@ const WORLD: Omit<World, "marks" | "by" | "sidecars"> = {
 };
 const SIDECAR_KEYS = Object.keys(SIDECAR) as (keyof Sidecar)[];
 const WORLD_KEYS = Object.keys(WORLD) as (keyof typeof WORLD)[];
+/** Where these stand in a state. */
+export const STALE = WORLD_KEYS.indexOf("stale");
+export const STAGE = WORLD_KEYS.indexOf("stage");
 
 export function initialWorld(): World {
   return { ...WORLD, by: 0, marks: [0, 0], sidecars: [{ ...SIDECAR }, { ...SIDECAR }] };

@@ -35,8 +35,8 @@ export function explore(model: Model): Exploration {
   };
   const stateAt = (at: number) => {
     const key = keys[at]!;
-    const state = Array.from<number>({ length: key.length });
-    for (let i = 0; i < key.length; i += 1) state[i] = key.charCodeAt(i);
+    const state: number[] = [];
+    for (let i = 0; i < key.length; i += 1) state.push(key.charCodeAt(i));
     return state;
   };
   /** Labels are not kept: there are too many. */
