@@ -42,13 +42,14 @@ async function world(policy: Partial<PolicyPlan>, change: Partial<Plan> = {}) {
 }
 
 /** A sidecar whose new app fails so many of every hundred reads, for as long as the test runs. */
-function failingSidecar(store: ControlStore, failed: number): void {
+function failingSidecar(store: ControlStore, failed: number): { failed: number } {
+  const fails = { failed };
   const window = new SideWindow();
   let ended = false;
   const beat = async () => {
     const migration = await readMigration(store);
     window.enter(windowKey(migration));
-    for (let n = 0; n < 100; n += 1) window.record("new", "read", n < failed, 5);
+    for (let n = 0; n < 100; n += 1) window.record("new", "read", n < fails.failed, 5);
     await beatSidecar(store, {
       id: "s1",
       epoch: migration.epoch,
@@ -68,6 +69,7 @@ function failingSidecar(store: ControlStore, failed: number): void {
     ended = true;
     await loop;
   });
+  return fails;
 }
 
 /** Answers each POST with the next status, then 200, and keeps what came. */
@@ -212,8 +214,11 @@ test("a webhook that fails is told again, and nothing twice", { timeout: 60_000 
   ]);
 });
 
-/** A transaction of the app stays open, so that the flip's preparation waits; whoever goes back does not wait for it. */
-async function goesBackFromPreparation(plan: Plan, store: ControlStore): Promise<void> {
+/** A transaction of the app stays open, so that the flip's preparation waits; it ends well. */
+async function whilePreparing(
+  plan: Plan,
+  work: (flip: Promise<unknown>) => Promise<void>,
+): Promise<void> {
   await withClient(plan.old.database, async (app) => {
     await app.query("begin; insert into items (name) values ('in the way')");
     const flip = ask(plan, "advance", { to: "write-new", wait: true }).catch(
@@ -225,12 +230,55 @@ async function goesBackFromPreparation(plan: Plan, store: ControlStore): Promise
         timeout: 20_000,
       })
       .not.toEqual(before);
+    await work(flip);
+    await app.query("commit");
+  });
+}
+
+/** Whoever goes back does not wait for the preparation. */
+async function goesBackFromPreparation(plan: Plan, store: ControlStore): Promise<void> {
+  await whilePreparing(plan, async (flip) => {
     expect(await ask(plan, "rollback", { to: "canary" })).toMatchObject({ phase: "canary" });
     expect(await flip).toMatchObject({ message: "stopped: a rollback was asked for" });
     expect((await readReceipts(store))[0]).toMatchObject({ kind: "flip", ok: false });
-    await app.query("rollback");
   });
 }
+
+test(
+  "an app that fails while a flip is being prepared: the flip is called off, and the migration goes back by itself",
+  { timeout: 60_000 },
+  async () => {
+    const { plan, store } = await world({ rollbackOn: TRIGGERS });
+    const sidecar = failingSidecar(store, 0);
+    await ask(plan, "advance", { to: "read-new", wait: true });
+    await whilePreparing(plan, async (flip) => {
+      sidecar.failed = 50;
+      expect(await flip).toMatchObject({ message: "stopped: a rollback was asked for" });
+      expect((await readReceipts(store))[0]).toMatchObject({ kind: "flip", ok: false });
+      // The app's transaction is open all the while.
+      await expect
+        .poll(async () => (await readMigration(store)).phase, { timeout: 30_000 })
+        .toBe("shadow");
+    });
+    expect(await readMigration(store)).toMatchObject({ authority: "old", epoch: 1, readsNew: 0 });
+    const states = async () =>
+      withClient(plan.old.database, async (client) => {
+        const sql =
+          "select direction, epoch, attempt_ended as ended, (select last_value::int from crossfade.guard_old) as closed from crossfade.state where side = 'old'";
+        return (await client.query(sql)).rows;
+      });
+    expect(await states()).toEqual([{ direction: "forward", epoch: 1, ended: true, closed: 0 }]);
+    const events = await readEvents(store);
+    expect(events.filter(({ kind }) => kind === "trigger")).toMatchObject([{ phase: "read-new" }]);
+    // What the app wrote meanwhile is mirrored as ever.
+    const copies = async () =>
+      withClient(plan.new.database, async (client) => {
+        const { rows } = await client.query("select 1 from items where title = 'in the way'");
+        return rows.length;
+      });
+    await expect.poll(copies, { timeout: 20_000 }).toBe(1);
+  },
+);
 
 test(
   "a controller that takes over tells what its predecessor had not, and a going back that is refused is told",
