@@ -38,6 +38,7 @@ const WITHOUT: Readonly<Record<FlipRule, readonly [what: string, bounds: FlipBou
   "the guard's lock is held until the decision": [LOST, QUICK],
   "the follower stays armed": [LOST, QUICK],
   "armed tables are checked under the lock": [LOST, WITH_ACCIDENT],
+  "the guard is closed in the transaction that holds its lock": [LOST, QUICK],
   "the fence is written under the lock": [LOST, QUICK],
   "the mirror passes the fence": [LOST, QUICK],
   "the switch waits for syncs": [LOST, QUICK],

@@ -132,7 +132,9 @@ function switchOther(me: Controller): void {
 
 /** `setval` is seen at once, and stays whatever becomes of the transaction. */
 function close(me: Controller): void {
-  if (!me.holds(me.from) || !me.holds(me.to)) return me.fails("the close");
+  const holdsGuard =
+    me.holds(me.from) || !me.has("the guard is closed in the transaction that holds its lock");
+  if (!holdsGuard || !me.holds(me.to)) return me.fails("the close");
   const then = me.has("the authority commits first") ? "decide" : "follow";
   return me.step("closes", then, (next) => (next[base(me.from) + GUARD] = 1));
 }

@@ -12,6 +12,7 @@ export const FLIP_RULES = [
   "the guard's lock is held until the decision",
   "the follower stays armed",
   "armed tables are checked under the lock",
+  "the guard is closed in the transaction that holds its lock",
   "the fence is written under the lock",
   "the mirror passes the fence",
   "the switch waits for syncs",
