@@ -37,8 +37,8 @@ export class ExchangeTokens {
   /** Binds the client elsewhere for as long as the answer goes on. */
   #held: HeldMark | undefined;
   #isPromised = true;
-  /** The client's token names a newer epoch than this sidecar's, and its side is asked. */
-  #followsNewer = false;
+  /** The side that is asked because a token names a newer epoch than this sidecar's. */
+  #follows: Side | undefined;
   /** When it was decided who answers. The link may be back, and the authority another one, when the answer comes. */
   #wasAuthorityOnly = false;
   /** The app's answer was complete before its head was sent. */
@@ -71,7 +71,7 @@ export class ExchangeTokens {
     if (kind !== "read" || pin !== undefined) return NOT_A_READ;
     this.#wasAuthorityOnly = isAuthorityOnly(this.#causality);
     const facts = this.#causality.factsOf(this.#identify, this.#standing());
-    this.#followsNewer = typeof facts.standing === "object";
+    this.#follows = typeof facts.standing === "object" ? facts.standing.newer : undefined;
     return facts;
   }
 
@@ -200,9 +200,13 @@ export class ExchangeTokens {
     return own;
   }
 
-  /** Asked as a follower, and cut off since: it may have become the authority, and nothing binds the client to it. */
+  /**
+   * Asked as a follower, and cut off since: it may have become the authority, and nothing binds the client to it. Nor is it bound in Redis
+   * by an answer of the side that a newer epoch names, where others may read from that one's follower; a cookie binds it.
+   */
   #isUnknown(side: Side): boolean {
-    return this.#causality.isBlind && !this.#isByAuthority(side) && !this.#followsNewer;
+    if (this.#follows !== undefined) return this.#looked && this.#follows === "old";
+    return this.#causality.isBlind && !this.#isByAuthority(side);
   }
 
   #bindReader(side: Side | undefined, isHead: boolean): void {

@@ -54,14 +54,22 @@ export function tokenOf(
   const { epoch, authority } = facts;
   if (kind === "stream") return undefined;
   const open = { side: authority, epoch, fence: undefined };
-  if (kind === "read" && side !== authority) return fence?.token;
+  if (kind === "read" && side !== authority) return fence?.token ?? followed(carried, epoch);
+  // A sidecar that is cut off may not know who the authority is now.
+  const told = epoch === 1 || carried.some((token) => token.epoch >= epoch);
   if (facts.issuing) {
     if (kind === "write") return fence?.token ?? open;
-    return inShare || needsOpening(carried, epoch) ? open : undefined;
+    return inShare || !told || needsOpening(carried, epoch) ? open : undefined;
   }
-  // Nobody reads from a follower, but a sidecar that is cut off may not know who the authority is now.
-  const told = epoch === 1 || carried.some((token) => token.epoch >= epoch);
   return !facts.underWay || told ? undefined : { side: authority, epoch, fence: 0n };
+}
+
+/** An answer of the side that a token of a newer epoch names is one of the authority: others may read from its follower. */
+function followed(carried: readonly CarriedToken[], epoch: number): CarriedToken | undefined {
+  const newest = carried.toSorted((a, b) => b.epoch - a.epoch)[0];
+  if (newest === undefined || newest.epoch <= epoch) return undefined;
+  const isOpen = carried.some((token) => token.epoch === newest.epoch && token.fence === undefined);
+  return isOpen ? undefined : { side: newest.side, epoch: newest.epoch, fence: undefined };
 }
 
 /** A client outside of the share reads nowhere else: one open token keeps it right if it comes into the share. */

@@ -76,6 +76,12 @@ test("after a flip an answer names the epoch where nobody needs a token any more
   expect(tokenOf(answer, facts)).toEqual({ side: "new", epoch: 2, fence: 0n });
   expect(tokenOf({ ...answer, carried: [token(2, 0n)] }, facts)).toBeUndefined();
   expect(tokenOf(answer, { ...facts, underWay: false })).toBeUndefined();
+  expect(tokenOf(answer, { ...facts, issuing: true })).toEqual({ side: "new", epoch: 2 });
+  // One that has not heard of it, and follows its client's token.
+  const behind = { ...facts, epoch: 1, authority: "old" } as const;
+  const carried = [token(2, 5n), { ...token(3, 7n), side: "new" as const }];
+  expect(tokenOf({ ...answer, carried }, behind)).toEqual({ side: "new", epoch: 3 });
+  expect(tokenOf({ ...answer, carried: [token(3, undefined)] }, behind)).toBeUndefined();
 });
 
 test("in step: all that live have heard of the share, know of this one, and carry tokens in the same way", () => {
