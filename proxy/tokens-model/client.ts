@@ -46,6 +46,10 @@ function read(self: Self): void {
     failed = looked === undefined && now.place !== 0;
     found = looked ?? "unpassed";
   }
+  const isUnbound =
+    typeof found === "object" &&
+    isFollowerWanted(found.newer) &&
+    turn.has("who follows a newer epoch promises only where nobody reads from a follower");
   turn.add(`the client reads through ${who}`, (next) => {
     if (failed) lose(next, who);
     const knew = canPromise(now) || !turn.has("what was asked of one without a promise has none");
@@ -53,7 +57,7 @@ function read(self: Self): void {
       stage: 1,
       by: who,
       side: sideFor(self, found),
-      unpromised: knew ? 0 : 1,
+      unpromised: isUnbound ? 2 : +!knew,
     });
   });
 }
@@ -124,6 +128,7 @@ function promiseSteps(self: Self): void {
 
 /** Cut off from the control store and from Redis, a sidecar knows nothing, and says that only the authority answers. */
 function answer({ now }: Self, next: World): void {
+  if (next.unpromised === 2) return done(next);
   if (canPromise(now) && next.unpromised === 0 && next.version < next.seen) next.stale = 1;
   next.seen = Math.max(next.seen, next.version);
   done(next);

@@ -50,10 +50,11 @@ export function tokenModel(bounds: TokenBounds, without?: TokenRule) {
   };
 }
 
-function beginning({ away, missed = 0 }: TokenBounds): World {
+function beginning({ away, missed = 0, from = missed }: TokenBounds): World {
   const world = initialWorld();
   const [one, two] = world.sidecars;
-  world.epoch = world.storedEpoch = one.epoch = missed;
+  world.epoch = world.storedEpoch = one.epoch = from;
+  two.epoch = from - missed;
   if (away !== undefined) two.linked = two.connected = 0;
   if (away === "both") two.place = one.trusts = 0;
   return world;

@@ -18,6 +18,7 @@ export const TOKEN_RULES = [
   "a hold that ends at its deadline cuts off",
   "who is back says again what it stores",
   "an open token of an older epoch binds",
+  "who follows a newer epoch promises only where nobody reads from a follower",
   "what was asked of one without a promise has none",
 ] as const;
 export type TokenRule = (typeof TOKEN_RULES)[number];
@@ -29,7 +30,8 @@ export type Accident = "flush" | "loss" | "cut" | "death";
 export interface TokenBounds {
   /** What one sidecar is cut off from at the beginning, as it and the other know. */
   readonly away?: "control store" | "both";
-  /** How many flips it has missed by then. */
+  /** The epoch at the beginning, and how many flips the one that is away has missed by then. */
+  readonly from?: number;
   readonly missed?: number;
   readonly epochs: number;
   readonly writes: number;

@@ -39,7 +39,7 @@ export interface World {
   by: number;
   side: number;
   version: number;
-  /** Who took it could promise nothing then. */
+  /** Who took it could promise nothing then: 1 but that the authority is asked, 2 nothing at all. */
   unpromised: number;
   /** What the answer binds is stored. */
   stored: number;

@@ -73,6 +73,7 @@ const WITHOUT: Readonly<Record<CookieRule, CookieBounds>> = {
   "no token is no promise": through([WANTED], { keeps: false }),
   "a token of another migration is none": through([WANTED], { keeps: false }),
   "a newer epoch's token is followed": through([WANTED, FLIPPED], AWAY),
+  "who follows a newer epoch gives an open token of it": through([WANTED, FLIPPED, BACK], CUT),
   "after a flip every answer names the epoch": through([WANTED, FLIPPED], AWAY),
   "what was answered binds the client here, too": through([WANTED]),
   "the gate opens behind a fence": through([WANTED]),

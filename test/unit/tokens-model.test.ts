@@ -25,6 +25,7 @@ const WHOLE: readonly TokenBounds[] = DEEP
       within(0, "loss", "cut"),
       within(2),
       { ...within(2), away: "control store" },
+      { ...within(2), away: "control store", from: 1, missed: 0 },
       { ...within(1), away: "both" },
     ]
   : [within(1), { ...within(0), away: "both" }];
@@ -48,6 +49,12 @@ const WITHOUT: Readonly<Record<TokenRule, TokenBounds>> = {
   "who is cut off from both promises nothing": { ...within(0), away: "both" },
   "a hold that ends at its deadline cuts off": within(1, "cut"),
   "who is back says again what it stores": { ...within(0), away: "both" },
+  "who follows a newer epoch promises only where nobody reads from a follower": {
+    ...within(2),
+    away: "control store",
+    from: 1,
+    missed: 0,
+  },
   "what was asked of one without a promise has none": { ...within(1), away: "both", missed: 1 },
   "an open token of an older epoch binds": { ...within(2), away: "control store", missed: 2 },
 };

@@ -1,6 +1,6 @@
 import { covers } from "../../causal-cookies.ts";
 import { tokenOf as tokenOfAnswer } from "../../travelling-tokens.ts";
-import { bindHere } from "./sidecars.ts";
+import { bindHere, isTracking } from "./sidecars.ts";
 import { sideFor, standingBy } from "./standing.ts";
 import {
   ASKED,
@@ -11,12 +11,13 @@ import {
   ON_THE_WAY,
   REDEEMING,
   SETTLING,
+  UNPROMISED,
   sideAt,
   versionOf,
 } from "./state.ts";
 import type { Exchange, World } from "./state.ts";
 import { carriedOf, isOpen, NOTHING, numberOf, standingHere, tokenOf } from "./tokens.ts";
-import { carriedIn, fenceNow, isIssuing, selfOf, sidecarOf, stageOf, viewBy } from "./turn.ts";
+import { carriedIn, fenceNow, issuing, selfOf, sidecarOf, stageOf, viewBy } from "./turn.ts";
 import type { Self, Turn } from "./turn.ts";
 import type { Token } from "../../ports.ts";
 
@@ -108,6 +109,7 @@ function askToWrite(self: Self, at: number): void {
       side: sideAt(stage),
       version,
       carried,
+      fenced: +isTracking(now),
     });
     bindHere(self, sidecarOf(next, who));
   };
@@ -160,7 +162,7 @@ function redeem(self: Self, at: number, { redeemed, carried }: Exchange): void {
   );
 }
 
-function answerRead(self: Self, at: number, { side, follows, floor }: Exchange): void {
+function answerRead(self: Self, at: number, { side, follows, floor, redeemed }: Exchange): void {
   const { turn, who, now, stage } = self;
   // Cut off, it does not know whether the follower is the authority now.
   const isBlind = now.connected === 0 && side !== sideAt(stage) && follows === 0;
@@ -171,34 +173,52 @@ function answerRead(self: Self, at: number, { side, follows, floor }: Exchange):
     ? { version: versionOf(turn.world, side), floor }
     : { version: 0, floor: 0 };
   for (const goesOn of turn.bounds.long ? [0, 1] : [0])
-    turn.add(`side ${side} ${goesOn ? "begins to answer" : "answers"} ${who}`, (next) => {
-      const exchange = next.exchanges[at]!;
-      if (side === sideAt(stage)) bindHere(self, sidecarOf(next, who));
-      Object.assign(exchange, { ...shown, goesOn, follows: 0 });
-      send(self, next, at, exchange.redeemed);
+    send(self, at, {
+      label: `side ${side} ${goesOn ? "begins to answer" : "answers"} ${who}`,
+      fence: redeemed,
+      change: (next) => {
+        if (side === sideAt(stage)) bindHere(self, sidecarOf(next, who));
+        Object.assign(next.exchanges[at]!, {
+          ...shown,
+          goesOn,
+          follows: promises ? 0 : UNPROMISED,
+        });
+      },
     });
 }
 
 /** The answer to a write waits a moment for its fence. */
-function settle(self: Self, at: number): void {
+function settle(self: Self, at: number, { fenced }: Exchange): void {
   const { turn, who, now } = self;
-  const fence = now.bound !== 0 && !isOpen(now.bound) ? now.bound : 0;
-  turn.add(`${who} answers the write`, (next) => send(self, next, at, fence));
-  if (fence !== 0)
-    turn.add(`${who} answers the write before its fence is written`, (next) =>
-      send(self, next, at, 0),
-    );
-  if (!turn.bounds.long) return;
-  turn.add(`${who} begins to answer the write`, (next) => {
-    next.exchanges[at]!.goesOn = 1;
-    send(self, next, at, turn.has("what goes on gives an open token") ? 0 : fence);
-  });
+  const fence = fenced === 1 && now.bound !== 0 && !isOpen(now.bound) ? now.bound : 0;
+  for (const known of fence === 0 ? [0] : [0, fence])
+    send(self, at, { label: `${who} answers the write`, fence: known });
+  if (turn.bounds.long)
+    send(self, at, {
+      label: `${who} begins to answer the write`,
+      fence: turn.has("what goes on gives an open token") ? 0 : fence,
+      change: (next) => (next.exchanges[at]!.goesOn = 1),
+    });
+}
+
+interface Sending {
+  readonly label: string;
+  readonly fence: number;
+  readonly change?: (next: World) => void;
 }
 
 /** The head of the answer is sent, with the token that it gives. */
-function send(self: Self, next: World, at: number, fence: number): void {
+function send(self: Self, at: number, { label, fence, change = () => {} }: Sending): void {
+  for (const isIssuing of issuing(self))
+    self.turn.add(label, (next) => {
+      change(next);
+      const token = tokenGiven(self, next.exchanges[at]!, { fence, isIssuing });
+      give(self, next, at, token);
+    });
+}
+
+function give(self: Self, next: World, at: number, token: number): void {
   const exchange = next.exchanges[at]!;
-  const token = tokenGiven(self, exchange, fence);
   const takesAll = !self.turn.has("an answer takes away only what its token covers");
   exchange.takes = 0;
   if (token !== 0)
@@ -207,10 +227,20 @@ function send(self: Self, next: World, at: number, fence: number): void {
       if (bit !== 0 && (takesAll || covers(carriedOf(token), carriedOf(other))))
         exchange.takes |= bit;
     }
-  Object.assign(exchange, { at: ON_THE_WAY, token, redeemed: 0, carried: exchange.takes });
+  Object.assign(exchange, {
+    at: ON_THE_WAY,
+    token,
+    redeemed: 0,
+    fenced: 0,
+    carried: exchange.takes,
+  });
 }
 
-function tokenGiven(self: Self, { isWrite, side, carried }: Exchange, fence: number): number {
+function tokenGiven(
+  self: Self,
+  { isWrite, side, carried }: Exchange,
+  { fence, isIssuing }: { readonly fence: number; readonly isIssuing: boolean },
+): number {
   const { turn, now, stage } = self;
   const { has } = turn;
   const isByAuthority = side === sideAt(stage);
@@ -223,16 +253,17 @@ function tokenGiven(self: Self, { isWrite, side, carried }: Exchange, fence: num
   )
     return 0;
   const inShare = stage.wanted || now.connected === 0;
-  const issuing = isIssuing(self);
   const tokens = carriedIn(turn.world, carried);
   if (
     isWrite === 0 &&
-    issuing &&
+    isIssuing &&
     !inShare &&
     !has("an open token is given outside of the share, too")
   )
     return 0;
-  if (!issuing && !has("after a flip every answer names the epoch")) return 0;
+  if (!inShare && stage.epoch > 1 && !has("after a flip every answer names the epoch")) return 0;
+  const follows = isWrite === 0 && !isByAuthority && fence === 0;
+  if (follows && !has("who follows a newer epoch gives an open token of it")) return 0;
   const given = tokenOfAnswer(
     {
       kind: isWrite === 1 ? "write" : "read",
@@ -241,7 +272,7 @@ function tokenGiven(self: Self, { isWrite, side, carried }: Exchange, fence: num
       inShare,
       fence: fence === 0 ? undefined : { token: asWritten(fence) },
     },
-    { epoch: stage.epoch, authority: sideNamed(sideAt(stage)), issuing, underWay: true },
+    { epoch: stage.epoch, authority: sideNamed(sideAt(stage)), issuing: isIssuing, underWay: true },
   );
   return given === undefined ? 0 : numberOf(given);
 }
@@ -287,13 +318,13 @@ function finish(next: World, at: number): void {
 }
 
 /** The app goes on, and may have read or written something since. */
-function goOn(self: Self, at: number, { isWrite, side }: Exchange): void {
+function goOn(self: Self, at: number, { isWrite, side, follows }: Exchange): void {
   const { turn, who, stage } = self;
   const { world } = turn;
   const authority = sideAt(stageOf(turn, world.stage));
   const ends = (next: World, version: number) => {
     if (side === sideAt(stage)) bindHere(self, sidecarOf(next, who));
-    next.seen = Math.max(next.seen, version);
+    if (follows !== UNPROMISED) next.seen = Math.max(next.seen, version);
     end(next.exchanges[at]!);
   };
   if (isWrite === 1 && world.writes < turn.bounds.writes && world.flip === 0 && side === authority)

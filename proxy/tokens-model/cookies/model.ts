@@ -67,6 +67,11 @@ function phasesAndMirror(turn: Turn): void {
 
 function flip(turn: Turn): void {
   const { world, has, add } = turn;
+  const limit = "still receives an answer when a flip ends and asks a sidecar that missed it";
+  const isWaitedFor = world.exchanges.some(
+    ({ isWrite, goesOn }) => goesOn === 1 && (isWrite === 1 || !turn.allows(limit)),
+  );
+  if (isWaitedFor) return;
   const silent = world.sidecars.filter((one) => one.alive === 1 && one.stage !== world.stage);
   if (world.flip === 0) {
     // Everybody who is live has acknowledged the hold; who has noticed that it is cut off is not waited for.
@@ -74,11 +79,7 @@ function flip(turn: Turn): void {
       ({ linked, connected, alive, stage }) =>
         alive === 0 || connected === 0 || (linked === 1 && stage === world.stage),
     );
-    const limit = "still receives an answer when a flip ends and asks a sidecar that missed it";
-    const isWaitedFor = world.exchanges.some(
-      ({ isWrite, goesOn }) => goesOn === 1 && (isWrite === 1 || !turn.allows(limit)),
-    );
-    if (holds && !isWaitedFor) add("all hold", (next) => (next.flip = 1));
+    if (holds) add("all hold", (next) => (next.flip = 1));
   } else if (world.flip === 1) {
     add("the flip is given up", (next) => (next.flip = 0));
     if (world.old === world.new)

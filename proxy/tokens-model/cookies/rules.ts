@@ -12,6 +12,7 @@ export const COOKIE_RULES = [
   "no token is no promise",
   "a token of another migration is none",
   "a newer epoch's token is followed",
+  "who follows a newer epoch gives an open token of it",
   "after a flip every answer names the epoch",
   "what was answered binds the client here, too",
   "the gate opens behind a fence",

@@ -14,10 +14,12 @@ export function sidecarSteps(self: Self): void {
 
 /** The answer of the authority binds the client here until a fence that was asked for now has passed. */
 export function bindHere({ turn, now, stage }: Self, me: Sidecar): void {
-  const isTracking = now.connected === 1 && now.gate > 0;
-  if (isTracking && turn.has("what was answered binds the client here, too"))
+  if (isTracking(now) && turn.has("what was answered binds the client here, too"))
     me.bound = tokenOf(stage.epoch, OPEN);
 }
+
+/** `ReadGate.tracking`. */
+export const isTracking = ({ connected, gate }: Sidecar) => connected === 1 && gate > 0;
 
 function fence(self: Self): void {
   const { turn, who, now } = self;

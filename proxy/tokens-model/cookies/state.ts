@@ -28,8 +28,10 @@ export interface Exchange {
   by: number;
   isWrite: number;
   side: number;
-  /** It follows a newer epoch than its sidecar's. */
+  /** 1: it follows a newer epoch than its sidecar's; UNPROMISED: its answer says that it is no promise. */
   follows: number;
+  /** A fence was asked for after this write. */
+  fenced: number;
   /** What the client had seen when it asked; what the answer shows. */
   floor: number;
   version: number;
@@ -50,6 +52,8 @@ export const ASKED = 2;
 export const SETTLING = 3;
 export const ON_THE_WAY = 4;
 export const COMING = 5;
+
+export const UNPROMISED = 2;
 
 export interface World {
   /** Versions of the two sides. */
@@ -91,6 +95,7 @@ const EXCHANGE: Exchange = {
   isWrite: 0,
   side: 0,
   follows: 0,
+  fenced: 0,
   floor: 0,
   version: 0,
   redeemed: 0,

@@ -53,16 +53,15 @@ export function isWithout({ turn, other }: Self): boolean {
 }
 
 /** `Causality.#issuing`. A while is long enough for the other to have heard twice, or to have noticed that it is cut off. */
-export function isIssuing(self: Self): boolean {
+export function issuing(self: Self): readonly boolean[] {
   const { turn, now, other, stage } = self;
-  if (now.connected === 0) return turn.has("who is cut off gives tokens");
-  if (stage.wanted) return true;
+  if (now.connected === 0) return [turn.has("who is cut off gives tokens")];
+  if (stage.wanted) return [true];
   const mayCount = stageOf(turn, other.stage).wanted && other.unbroken < now.stage;
-  return (
-    mayCount &&
-    !isWithout(self) &&
-    turn.has("tokens are given for a while after the last phase that needs them")
-  );
+  if (mayCount && !isWithout(self))
+    return [turn.has("tokens are given for a while after the last phase that needs them")];
+  // Nobody needs them any more, and the while may be over or not.
+  return now.stage > 0 ? [false, true] : [false];
 }
 
 /** The tokens at the places of a mask. */
