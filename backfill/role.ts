@@ -3,6 +3,7 @@ import { messageOf } from "../config/errors.ts";
 import { type Log, RunningState } from "../config/lifecycle.ts";
 import type { Plan } from "../config/plan-types.ts";
 import { directionFrom, phaseIndex, sourceOf } from "../config/words.ts";
+import { hasFreeChunk } from "../store/control/chunk-ledger.ts";
 import { listen, type Listener } from "../store/control/listen.ts";
 import type { Migration } from "../store/control/migration.ts";
 import { closeControlStore, type ControlStore, openControlStore } from "../store/control/open.ts";
@@ -23,6 +24,8 @@ const RATE_WINDOW_MS = 5_000;
 
 /** How often the pace is looked at: what `tune` or the pressure changed is felt within a second. */
 const LOOK_MS = 500;
+/** How often a worker without work looks for some. */
+const LOOK_AGAIN_MS = 1_000;
 /** How often to see whether everything should be compared once more. */
 const VERIFY_LOOK_MS = 2_000;
 /** Rows that one sync takes at most. */
@@ -194,7 +197,7 @@ class BackfillRole {
       }
       await this.#rest(loop, rest);
     }
-    await loop.sleep(1_000);
+    await loop.sleep(LOOK_AGAIN_MS);
   }
 
   /** Rests in pieces, so that a pace that grew again is felt at once. */
@@ -260,8 +263,12 @@ class BackfillRole {
 
   async #untilWanted(loop: RunningState, number: number): Promise<Migration | undefined> {
     const migration = this.#state.current;
-    if (isWanted(migration) && number <= this.#wantedWorkers()) return migration;
-    await loop.sleep(1_000);
+    if (isWanted(migration) && number <= this.#wantedWorkers()) {
+      // Its sessions are opened only for work: that takes time of both servers.
+      if (await hasFreeChunk(this.#store, directionFrom(migration.authority))) return migration;
+      this.#why = undefined;
+    }
+    await loop.sleep(LOOK_AGAIN_MS);
     return undefined;
   }
 

@@ -28,6 +28,7 @@ export class RunningState {
   #delay = 0;
   #wake: (() => void) | undefined;
   #woken = false;
+  #soon: NodeJS.Timeout | undefined;
   #fatal: unknown;
 
   constructor(options: RunningStateOptions) {
@@ -49,6 +50,7 @@ export class RunningState {
 
   stop(): void {
     this.#abort.abort();
+    clearTimeout(this.#soon);
     this.#wake?.();
   }
 
@@ -56,6 +58,15 @@ export class RunningState {
   wake(): void {
     this.#woken = true;
     this.#wake?.();
+  }
+
+  /** `wake` in so many ms; what is asked for again until then is done once. */
+  wakeIn(ms: number): void {
+    if (!this.shouldRun()) return;
+    this.#soon ??= setTimeout(() => {
+      this.#soon = undefined;
+      this.wake();
+    }, ms);
   }
 
   /** Resolves after `ms`, or at once on `wake()` or `stop()`. */

@@ -21,6 +21,8 @@ import { wantedShare } from "./route.ts";
 import type { SidecarStats } from "./stats-types.ts";
 
 const BEAT_MS = 1_000;
+/** A beat follows what a message has said already: not while a flip waits for others, who need the same servers. */
+const AFTER_MESSAGE_MS = 50;
 /** How often to look whether the link still stands. */
 const LINK_MS = 250;
 /** A control store that does not answer by then is taken to be away at start. */
@@ -179,22 +181,30 @@ export class ControlLink implements RoutingSource {
   async acknowledge(acknowledgement: Acknowledgement): Promise<void> {
     const before = this.#acknowledgement;
     this.#acknowledgement = acknowledgement;
-    if (isAwaited(acknowledgement, before)) this.#tellAtOnce(acknowledgement);
-    await this.#nextBeat();
+    if (isAwaited(acknowledgement, before) && this.#tellAtOnce(acknowledgement))
+      this.#beating.wakeIn(AFTER_MESSAGE_MS);
+    else this.#beating.wake();
+    await this.#untilHeardOf();
   }
 
   /**
    * What a flip waits for while writes are held. A beat may be under way, and takes a commit each: the message goes ahead of
-   * the next one, which says the same for good.
+   * the next one, which says the same for good. Returns whether there was a connection to send it on.
    */
-  #tellAtOnce({ epoch, hold }: Acknowledgement): void {
+  #tellAtOnce({ epoch, hold }: Acknowledgement): boolean {
+    if (this.#listener?.connected !== true) return false;
     const { id } = this.#options;
-    void this.#listener?.notify({ t: "sidecar", id, epoch, hold, news: false });
+    void this.#listener.notify({ t: "sidecar", id, epoch, hold, news: false });
+    return true;
+  }
+
+  async #nextBeat(): Promise<void> {
+    this.#beating.wake();
+    await this.#untilHeardOf();
   }
 
   /** The next beat that has not started yet has arrived. */
-  async #nextBeat(): Promise<void> {
-    this.#beating.wake();
+  async #untilHeardOf(): Promise<void> {
     await new Promise<void>((resolve) => this.#unheard.push(resolve));
   }
 

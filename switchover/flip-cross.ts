@@ -2,7 +2,6 @@ import { setTimeout as sleep } from "node:timers/promises";
 import type pg from "pg";
 import { CrossfadeError } from "../config/errors.ts";
 import { directionFrom } from "../config/words.ts";
-import { unarmedSql } from "../store/postgres/guard-tables.ts";
 import type { TableRef } from "../store/postgres/guard-tables.ts";
 import { describeBlockers, lockBlockers } from "../store/postgres/lock-holders.ts";
 import { directionLock, guardLock } from "../store/postgres/locks.ts";
@@ -18,7 +17,7 @@ import {
 import { writeFence } from "../store/postgres/trigger-feed.ts";
 import { within } from "./flip-budget.ts";
 import type { Budget } from "./flip-budget.ts";
-import { fencePassed, mustGoOn, raiseOptions } from "./flip-prepare.ts";
+import { fencePassed, mustGoOn, raiseOptions, unarmedStatement } from "./flip-prepare.ts";
 import type { AttemptContext } from "./flip-prepare.ts";
 import { isBusy } from "./flip-sessions.ts";
 
@@ -103,10 +102,10 @@ async function lockGuard(
   budget: Budget,
   { begin, lockMs }: GuardLock,
 ): Promise<readonly TableRef[]> {
-  const { deps, request, sessions } = context;
+  const { request, sessions } = context;
   const client = sessions.authority;
   const lock = guardLock(request.from);
-  const unarmed = unarmedSql(request.from, deps.sides[request.from].tables);
+  const unarmed = await unarmedStatement(context);
   let first = begin;
   for (let pause = 5; ; pause = Math.min(50, pause * 2)) {
     const left = budget.left("the guard's lock");

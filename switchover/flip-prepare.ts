@@ -3,7 +3,8 @@ import type pg from "pg";
 import { CrossfadeError } from "../config/errors.ts";
 import { SIDES, directionFrom } from "../config/words.ts";
 import type { Side } from "../config/words.ts";
-import { arm, unarmedTables } from "../store/postgres/guard.ts";
+import { arm } from "../store/postgres/guard.ts";
+import { unarmedSql } from "../store/postgres/guard-tables.ts";
 import { describeBlockers, lockBlockers } from "../store/postgres/lock-holders.ts";
 import { guardLock } from "../store/postgres/locks.ts";
 import { planRaise, raiseSequences } from "../store/postgres/sequences.ts";
@@ -17,6 +18,7 @@ import {
   writeDirectionSql,
 } from "../store/postgres/state.ts";
 import type { Attempt } from "../store/postgres/state.ts";
+import { prepareForBatch } from "../store/postgres/statement.ts";
 import { writeFence } from "../store/postgres/trigger-feed.ts";
 import { examine } from "./flip-decide.ts";
 import { limitsOf, reached, readFacts } from "./flip-sessions.ts";
@@ -140,7 +142,7 @@ const GUARD_LOCK_MS = 250;
  * Returns how long the guard's lock may be asked for.
  */
 async function warm(context: AttemptContext, plan: RaisePlan): Promise<number> {
-  const { deps, request, attempt, epoch, sessions } = context;
+  const { request, attempt, epoch, sessions } = context;
   const { from, to } = request;
   const rehearse = async (client: pg.Client, side: Side) => {
     const expected = {
@@ -167,13 +169,23 @@ async function warm(context: AttemptContext, plan: RaisePlan): Promise<number> {
   };
   await rehearse(sessions.authority, from);
   await rehearse(sessions.other, to);
-  await unarmedTables(sessions.authority, from, deps.sides[from].tables);
+  await sessions.authority.query(await unarmedStatement(context));
   await raiseSequences({ ...raiseOptions(context), maxima: "indexed", plan });
   // In a circle with two of the app's transactions it is us who step aside.
   const { rows } = await sessions.authority.query<{ ms: string }>(
     "select setting as ms from pg_settings where name = 'deadlock_timeout'",
   );
   return Math.max(1, Math.min(GUARD_LOCK_MS, Math.floor(Number(rows[0]?.ms ?? 1_000) / 2)));
+}
+
+/** Reads the tables of the authority without an armed guard; planned once, before the hold. */
+export async function unarmedStatement({
+  deps,
+  request,
+  sessions,
+}: AttemptContext): Promise<string> {
+  const { tables } = deps.sides[request.from];
+  return `execute ${await prepareForBatch(sessions.authority, unarmedSql(request.from, tables))}`;
 }
 
 export function raiseOptions(

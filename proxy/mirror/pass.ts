@@ -7,6 +7,7 @@ import {
   ALL_STRIPES,
   CatalogMoved,
   ChunkPlanMoved,
+  flushCommits,
   type Scope,
   type SyncContext,
   syncAndSave,
@@ -41,7 +42,7 @@ const BATCH = 5_000;
 
 /**
  * The mirror's pass: read the feed, sync the keys, save the position — rows and position in one commit on the target,
- * and only then tell the source. Dying anywhere in between costs a repetition, never a change.
+ * and only once that is on the disk tell the source. Dying anywhere in between costs a repetition, never a change.
  */
 export class Passes {
   readonly #context: SyncContext;
@@ -81,6 +82,7 @@ export class Passes {
     if (batch.size === 0) return undefined;
     const keys = await changedKeys(this.#context.compiled, batch, this.#context.source);
     const saved = await this.#commit(batch, keys);
+    if (!isAwaited(batch)) await flushCommits(this.#context.target);
     if (batch.fence !== undefined) this.#onFence(saved.fence);
     const lagMs = batch.changes.length === 0 ? 0 : batch.oldestAgeMs + performance.now() - started;
     await this.#feed.confirm(batch, saved.pass);
@@ -131,20 +133,15 @@ export class Passes {
     const lockAll = heal
       ? this.#context.compiled.drivers.map((driver) => this.#allStripes(driver))
       : [];
-    const { compiled } = this.#context;
-    // Then all that is read of the source are rows by key. Without keys nothing is read, and a fence must not pass unlooked.
-    const checksReads =
-      compiled.direction === "forward" &&
-      !compiled.sameDatabase &&
-      !careful &&
-      !heal &&
-      countKeys(keys) > 0 &&
-      targetsTruncated(compiled, batch).length === 0;
     const { result: deferred, saved } = await syncAndSave(
       this.#context,
       [...scopes, ...lockAll],
       (transaction) => this.#syncAll(transaction, batch, keys, careful, heal),
-      { save: await this.#positionSql(batch), checksReads },
+      {
+        save: await this.#positionSql(batch),
+        looks: heal || careful ? "last" : this.#looks(batch, keys),
+        durable: isAwaited(batch),
+      },
     );
     const [position] = saved;
     if (position === undefined)
@@ -156,6 +153,15 @@ export class Passes {
       pass: BigInt(position[1] ?? 0),
       newlyDeferred: deferred > 0,
     };
+  }
+
+  /** A fence must not pass before the source's tables were looked at, also where nothing is read of them. */
+  #looks(batch: FeedBatch, keys: ChangedKeys): "reads" | "first" | "last" {
+    const { compiled } = this.#context;
+    if (targetsTruncated(compiled, batch).length > 0) return "last";
+    if (countKeys(keys) === 0) return "first";
+    // Elsewhere more is read of the source than rows by key.
+    return compiled.direction === "forward" && !compiled.sameDatabase ? "reads" : "last";
   }
 
   /** Returns how many keys were deferred. */
@@ -272,6 +278,14 @@ interface Saved {
   readonly fence: bigint;
   readonly pass: bigint;
   readonly newlyDeferred: boolean;
+}
+
+/**
+ * Somebody waits for this pass to count, which it does once it is on the disk. Of any other pass the rows are seen first, and it
+ * waits for the disk afterwards: a crash in between takes rows and position back together.
+ */
+function isAwaited(batch: FeedBatch): boolean {
+  return batch.fence !== undefined;
 }
 
 /** Target tables whose rows are made from a table that was truncated. */

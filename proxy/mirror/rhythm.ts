@@ -11,9 +11,12 @@ const QUIET = { busyMs: 1, busyForMs: 1_000, calmMs: 5, calmForMs: 10_000, idleM
  */
 const REST = { times: 2, mostMs: 100 } as const;
 
-/** How long to let changes gather after a pass that had so many, ms. */
-export function gatherFor(changes: number): number {
-  if (changes < BUSY.changes) return 0;
+/** A change that has waited for so long has had time enough to gather: the mirror is behind. */
+const BEHIND_MS = 1_000;
+
+/** How long to let changes gather after a pass that had so many, the oldest of which came so late, ms. */
+export function gatherFor(changes: number, lagMs: number): number {
+  if (changes < BUSY.changes || lagMs > BEHIND_MS) return 0;
   return Math.min(BUSY.mostMs, BUSY.gatherMs + changes * BUSY.perChangeMs);
 }
 

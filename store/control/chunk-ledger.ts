@@ -96,6 +96,20 @@ export interface Claim {
   readonly most: (table: string) => number;
 }
 
+/** A chunk that a worker may take: pending, or of a worker that let its lease run out. */
+const FREE =
+  "state in ('pending', 'claimed') and (state = 'pending' or lease_until < clock_timestamp())";
+
+/** Whether there is a chunk to take. */
+export async function hasFreeChunk(store: ControlStore, direction: Direction): Promise<boolean> {
+  const rows = await query(
+    store,
+    `select 1 from ${store.table("chunk")} where direction = $1 and ${FREE} limit 1`,
+    [direction],
+  );
+  return rows.length > 0;
+}
+
 /**
  * Takes the next chunk in table order: one that is pending, or whose worker let its lease run out; and with it pending
  * neighbours that follow without a gap. What has failed once is taken alone, so that it is known which one fails; tables in
@@ -132,7 +146,7 @@ async function claimFirst(
        lease_until = clock_timestamp() + make_interval(secs => $3::float8 / 1000), claimed_at = coalesce(claimed_at, clock_timestamp())
      where (direction, tbl, n) = (
        select direction, tbl, n from ${store.table("chunk")}
-       where direction = $1 and state in ('pending', 'claimed') and (state = 'pending' or lease_until < clock_timestamp())
+       where direction = $1 and ${FREE}
        order by tbl = any(array(select tbl from ${store.table("chunk")} where direction = $1 and error is not null)), ord, tbl, n
        limit 1 for update skip locked)
      returning tbl, n, lo, hi, est_rows, plan_version, attempts`,

@@ -4,7 +4,7 @@ import { redact } from "../../config/describe.ts";
 import { messageOf } from "../../config/errors.ts";
 import type { Log } from "../../config/lifecycle.ts";
 import { applicationName } from "../postgres/session.ts";
-import { query } from "./open.ts";
+import { queryOften } from "./open.ts";
 import type { ControlStore } from "./open.ts";
 
 /**
@@ -192,5 +192,5 @@ export async function notifyPassed(
   fence: string | bigint,
 ): Promise<void> {
   const message: ControlMessage = { t: "passed", epoch, fence: String(fence) };
-  await query(store, "select pg_notify($1, $2)", [store.channel, JSON.stringify(message)]);
+  await queryOften(store, "select pg_notify($1, $2)", [store.channel, JSON.stringify(message)]);
 }

@@ -2,7 +2,7 @@ import { CrossfadeError } from "../../config/errors.ts";
 import { noteStanding } from "../../config/standing.ts";
 import { PHASES, SIDES } from "../../config/words.ts";
 import type { Phase, Side } from "../../config/words.ts";
-import { query } from "./open.ts";
+import { query, queryOften } from "./open.ts";
 import type { ControlStore } from "./open.ts";
 
 /** Where the migration stands: the one row everybody follows. */
@@ -123,7 +123,7 @@ export type PushedRow = Omit<Row, "salt" | "phase_since"> & { readonly phase_sin
 /** The migration row. Throws DATABASE_UNFIT when the store is not installed. */
 export async function readMigration(store: ControlStore): Promise<Migration> {
   const asked = performance.now();
-  const rows = await query<Row>(store, `select ${COLUMNS} from ${store.table("migration")}`);
+  const rows = await queryOften<Row>(store, `select ${COLUMNS} from ${store.table("migration")}`);
   const row = rows[0];
   if (row === undefined)
     throw new CrossfadeError(
@@ -154,7 +154,7 @@ export async function changeMigration(
   change: MigrationChange,
 ): Promise<Migration | undefined> {
   const asked = performance.now();
-  const rows = await query<Row>(
+  const rows = await queryOften<Row>(
     store,
     `with changed as (
        update ${store.table("migration")} set
@@ -206,7 +206,7 @@ export async function holdWrites(
   hold: { readonly attempt: number; readonly ms: number },
 ): Promise<Migration | undefined> {
   const asked = performance.now();
-  const rows = await query<Row>(
+  const rows = await queryOften<Row>(
     store,
     `with changed as (
        update ${store.table("migration")} set hold_attempt = $2, last_attempt = $2, version = version + 1,
@@ -224,7 +224,7 @@ export async function holdWrites(
  * bring it back until its lease ends; writes wait for this commit, so that it does not wait for the disk.
  */
 export async function releaseWrites(store: ControlStore, attempt: number): Promise<void> {
-  await query(
+  await queryOften(
     store,
     `with changed as (
        update ${store.table("migration")} set last_attempt = greatest(last_attempt, $2::int), version = version + 1,

@@ -5,6 +5,7 @@ import { CrossfadeError, messageOf } from "../../config/errors.ts";
 import type { Plan } from "../../config/plan-types.ts";
 import { relation } from "../postgres/quote.ts";
 import { applicationName } from "../postgres/session.ts";
+import { statementName } from "../postgres/statement.ts";
 
 /** A handle on the control store of one plan. Every statement lives in a function of its own that takes it. */
 export interface ControlStore {
@@ -107,6 +108,26 @@ export async function query<Row extends pg.QueryResultRow>(
   try {
     const result = await store.pool.query<Row>(text, [...values]);
     return result.rows;
+  } catch (error) {
+    throw explain(store, error);
+  }
+}
+
+/**
+ * `query` for a statement that comes back often, and while writes are held: planned once per connection.
+ */
+export async function queryOften<Row extends pg.QueryResultRow>(
+  store: ControlStore,
+  text: string,
+  values: readonly unknown[] = [],
+): Promise<Row[]> {
+  try {
+    const { rows } = await store.pool.query<Row>({
+      name: statementName(text),
+      text,
+      values: [...values],
+    });
+    return rows;
   } catch (error) {
     throw explain(store, error);
   }

@@ -1,5 +1,5 @@
 import type { RouteKind, Side } from "../../config/words.ts";
-import { query } from "./open.ts";
+import { query, queryOften } from "./open.ts";
 import type { ControlStore } from "./open.ts";
 import type { RequestReport } from "./request-report.ts";
 import type { ShadowReport } from "./shadow-report.ts";
@@ -84,7 +84,7 @@ export interface SidecarSeen extends SidecarHeartbeat {
  * write in flight answered), so that heartbeats wake nobody.
  */
 export async function beatSidecar(store: ControlStore, beat: SidecarHeartbeat): Promise<void> {
-  await query(
+  await queryOften(
     store,
     `with before as (select epoch, hold_attempt, in_flight_writes from ${store.table("sidecar")} where id = $1),
      beat as (
@@ -114,7 +114,7 @@ export async function beatSidecar(store: ControlStore, beat: SidecarHeartbeat): 
 export async function readAcknowledgements(
   store: ControlStore,
 ): Promise<Pick<SidecarSeen, "id" | "epoch" | "holdAttempt" | "seenMs">[]> {
-  const rows = await query<Pick<SidecarRow, "id" | "epoch" | "hold_attempt" | "seen_ms">>(
+  const rows = await queryOften<Pick<SidecarRow, "id" | "epoch" | "hold_attempt" | "seen_ms">>(
     store,
     `select id, epoch, hold_attempt, (extract(epoch from clock_timestamp() - seen) * 1000)::float8 as seen_ms
      from ${store.table("sidecar")} order by started, id`,
@@ -129,7 +129,7 @@ export async function readAcknowledgements(
 
 /** All registered sidecars, oldest first. */
 export async function readSidecars(store: ControlStore): Promise<SidecarSeen[]> {
-  const rows = await query<SidecarRow>(
+  const rows = await queryOften<SidecarRow>(
     store,
     `select id, epoch, hold_attempt, in_flight_writes, listen, stats,
             (extract(epoch from clock_timestamp() - seen) * 1000)::float8 as seen_ms

@@ -10,11 +10,13 @@ import type { ControlStore } from "./open.ts";
 export type StateHandler = (now: Migration, before: Migration | undefined) => void;
 
 const POLL_MS = 1_000;
+/** A row that a notification brought is read again after so long: in the middle of a flip everybody would read at once. */
+const CONFIRM_MS = 50;
 /** Older than this and the last read says nothing about now. */
 const FRESH_MS = 3_000;
 
 /**
- * Keeps the last known migration row: as a notification carries it, and read again on every notification, on reconnection
+ * Keeps the last known migration row: as a notification carries it, and read again after every notification, on reconnection
  * and once a second, because a notification may be lost and anybody in the database may send one. What was read last wins. While the store is away the last row stays (fail-static) and `connected` says so.
  */
 export class StateWatcher {
@@ -123,10 +125,14 @@ export class StateWatcher {
   }
 
   #hear(row: unknown): void {
-    this.#running.wake();
-    if (this.#current === undefined) return;
-    const pushed = pushedMigration(row, this.#current);
-    if (pushed === undefined || pushed.version <= this.#current.version) return;
+    const current = this.#current;
+    const pushed = current === undefined ? undefined : pushedMigration(row, current);
+    if (current === undefined || pushed === undefined) {
+      this.#running.wake();
+      return;
+    }
+    this.#running.wakeIn(CONFIRM_MS);
+    if (pushed.version <= current.version) return;
     this.#pushedAt = performance.now();
     this.#accept(pushed);
   }

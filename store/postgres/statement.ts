@@ -6,8 +6,18 @@ export type TextRow = readonly (string | null)[];
 
 const names = new Map<string, string>();
 
+/** The name under which a statement that comes back often is prepared: made of its text. */
+export function statementName(text: string): string {
+  let name = names.get(text);
+  if (name === undefined) {
+    name = `cf_${createHash("sha1").update(text).digest("hex")}`;
+    names.set(text, name);
+  }
+  return name;
+}
+
 /**
- * Runs a statement that comes back often, prepared under a name made of its text. Rows are arrays of texts.
+ * Runs a statement that comes back often, prepared under its `statementName`. Rows are arrays of texts.
  * Parameters that are arrays are arrays of texts or nulls.
  */
 export async function runPrepared(
@@ -15,13 +25,8 @@ export async function runPrepared(
   text: string,
   values: readonly unknown[],
 ): Promise<TextRow[]> {
-  let name = names.get(text);
-  if (name === undefined) {
-    name = `cf_${createHash("sha1").update(text).digest("hex")}`;
-    names.set(text, name);
-  }
   const { rows } = await client.query({
-    name,
+    name: statementName(text),
     text,
     values: values as unknown[],
     rowMode: "array",

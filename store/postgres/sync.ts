@@ -8,7 +8,7 @@ import { literal } from "./quote.ts";
 import { chunkLock, directionLock, STRIPES } from "./locks.ts";
 import type { CompiledDirection, Driver } from "./mapping.ts";
 import type { ShapeWatch } from "./shape-watch.ts";
-import { prepareForBatch, runBatch, type TextRow } from "./statement.ts";
+import { prepareForBatch, runBatch, runPrepared, type TextRow } from "./statement.ts";
 import { MIRROR_MESSAGE } from "./wal-feed.ts";
 
 /** What one sync session works with. `mapper` is where expressions run: the new side. */
@@ -56,8 +56,13 @@ export class CatalogMoved extends Error {}
 export interface SaveOptions {
   /** The last statement. */
   readonly save: string;
-  /** What is read of the source is read by key, and checked there and then: nothing is left to look at before the commit. */
-  readonly checksReads: boolean;
+  /**
+   * When the source's tables are looked at. `reads`: what is read is read by key, and checked there and then. `first`: nothing is
+   * read. Else `last`, before the commit; in the other two cases the commit travels with what is written.
+   */
+  readonly looks: "reads" | "first" | "last";
+  /** false: the commit is seen at once and does not wait for the disk. Before anybody is told of it: `flushCommits`. */
+  readonly durable: boolean;
 }
 
 /**
@@ -75,14 +80,15 @@ export async function syncTransaction<T>(
 ): Promise<T> {
   const { result } = await syncAndSave(context, scopes, work, {
     save: "select 1",
-    checksReads: false,
+    looks: "last",
+    durable: true,
   });
   return result;
 }
 
 /**
  * `syncTransaction` whose last statement, `save`, travels with what was held back: the mirror's position. Returns the
- * rows of `save` beside the result. With `checksReads` the commit travels with it too, and CatalogMoved may be thrown.
+ * rows of `save` beside the result. Unless it looks last, CatalogMoved may be thrown.
  */
 export async function syncAndSave<T>(
   context: SyncContext,
@@ -91,19 +97,35 @@ export async function syncAndSave<T>(
   options: SaveOptions,
 ): Promise<{ result: T; saved: TextRow[] }> {
   const { target } = context;
+  const looksLast = options.looks === "last";
   try {
-    const state = await begin(context, scopes);
-    const transaction = { ...state, ...options, later: new Later(context) };
+    const state = await beginAndLook(context, scopes, options);
+    const checksReads = options.looks === "reads";
+    const transaction = { ...state, checksReads, later: new Later(context) };
     const result = await work(transaction);
-    const commit = options.checksReads ? commitAtOnce : lookAndCommit;
+    const commit = looksLast ? lookAndCommit : commitAtOnce;
     return { result, saved: await commit(context, transaction.later, options.save) };
   } catch (error) {
     // A broken connection has rolled back by itself; the first error is the one that matters.
     await target.query("rollback").catch(() => {});
-    if (options.checksReads && sqlState(error) === GUARD_STATE && (await context.shapes.check()))
+    if (!looksLast && sqlState(error) === GUARD_STATE && (await context.shapes.check()))
       throw new CatalogMoved("catalogs moved", { cause: error });
     throw error;
   }
+}
+
+async function beginAndLook(
+  context: SyncContext,
+  scopes: readonly Scope[],
+  { looks, durable }: SaveOptions,
+): ReturnType<typeof begin> {
+  const [begun, looked] = await Promise.allSettled([
+    begin(context, scopes, durable),
+    looks === "first" ? context.shapes.check("source") : undefined,
+  ]);
+  if (begun.status === "rejected") throw begun.reason;
+  if (looked.status === "rejected") throw looked.reason;
+  return begun.value;
 }
 
 /** What was read is behind us, so the source may be looked at while the target writes. */
@@ -137,6 +159,7 @@ async function commitAtOnce(
 async function begin(
   context: SyncContext,
   scopes: readonly Scope[],
+  durable: boolean,
 ): Promise<Pick<SyncTransaction, "hasQuarantine">> {
   const { compiled, epoch, target } = context;
   const direction = compiled.direction;
@@ -147,11 +170,10 @@ async function begin(
        (select coalesce(json_agg(json_build_array(tbl, version)), '[]') from crossfade.chunk_plan where direction = ${literal(direction)})
      from crossfade.state s where s.side = ${literal(compiled.target)}`,
   );
-  // What the ledger or the source is told of after the commit must have reached the disk (DESIGN §2.4).
   const enter = await prepareForBatch(
     target,
     `select set_config('crossfade.mirror', ${literal(`${direction}:${epoch}`)}, true),
-       case when current_setting('synchronous_commit') in ('off', 'local', 'remote_write') then set_config('synchronous_commit', 'on', true) end,
+       ${durable ? DURABLE_COMMIT : "set_config('synchronous_commit', 'off', true)"},
        pg_advisory_xact_lock_shared(${lock.classId}, ${lock.objectId})`,
   );
   const results = await runBatch(target, [
@@ -173,6 +195,20 @@ async function begin(
   if (scopes.some((scope) => (versions.get(scope.driver.number) ?? 0) !== scope.planVersion))
     throw new ChunkPlanMoved(versions);
   return { hasQuarantine: state[2] === "true" };
+}
+
+/** What the ledger or the source is told of after the commit must have reached the disk (DESIGN §2.4). */
+const DURABLE_COMMIT =
+  "case when current_setting('synchronous_commit') in ('off', 'local', 'remote_write') then set_config('synchronous_commit', 'on', true) end";
+
+/** Everything this session has committed on the target is on the disk when this returns, and where the target waits for standbys, on theirs. */
+export async function flushCommits(target: pg.ClientBase): Promise<void> {
+  // A transaction waits for the disk only if it has written something.
+  await runPrepared(
+    target,
+    `select ${DURABLE_COMMIT}, pg_logical_emit_message(true, ${literal(MIRROR_MESSAGE)}, 'flush')`,
+    [],
+  );
 }
 
 /** The wal feed skips a transaction that begins with this message; it must come before the first row. */

@@ -15,11 +15,13 @@ test("looking takes a third of the source's time at most; one look that took ver
 });
 
 test("few changes are followed at once; the more there were, the more are let gather, for a tenth of a second at most", () => {
-  expect([0, 1, 3].map(gatherFor)).toEqual([0, 0, 0]);
-  const waits = [4, 10, 100, 500, 5_000].map(gatherFor);
+  expect([0, 1, 3].map((changes) => gatherFor(changes, 0))).toEqual([0, 0, 0]);
+  const waits = [4, 10, 100, 500, 5_000].map((changes) => gatherFor(changes, 100));
   expect(waits).toEqual(waits.toSorted((a, b) => a - b));
   expect(waits[0]).toBeGreaterThan(0);
   expect(waits.at(-1)).toBe(100);
+  // Of a backlog nothing more need gather.
+  expect(gatherFor(5_000, 1_001)).toBe(0);
 });
 
 test("what looking takes is the shortest of the last looks, and follows when all of them get longer", () => {
