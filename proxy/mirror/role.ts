@@ -38,6 +38,8 @@ const HEARTBEAT_MS = 400;
 const DEAD_MS = 5_000;
 /** How often a mirror with nothing to do looks whether its tables and triggers are what they were. */
 const LOOK_MS = 500;
+/** A mirror that learned of a flip begins anew once writes are released, or after so long. */
+const RELEASED_MS = 300;
 
 export interface RoleOptions {
   readonly plan: Plan;
@@ -107,10 +109,10 @@ class MirrorRole {
         await this.#lead();
       } catch (caught) {
         error = caught;
-        // STALE is how a mirror learns of a flip: it looks again at once, and that is nothing to report.
-        if (!(caught instanceof CrossfadeError && caught.code === "STALE")) {
-          this.#stats = { ...this.#stats, state: "failed", why: messageOf(caught) };
-        }
+        // STALE is how a mirror learns of a flip: that is nothing to report.
+        if (caught instanceof CrossfadeError && caught.code === "STALE")
+          await this.#untilReleased();
+        else this.#stats = { ...this.#stats, state: "failed", why: messageOf(caught) };
       }
       await this.#running.backoff(error);
     }
@@ -144,6 +146,16 @@ class MirrorRole {
   #statsNow(): MirrorStats {
     const behind = performance.now() - this.#caughtUpAt;
     return { ...this.#stats, lag_ms: Math.round(behind < 1_000 ? this.#stats.lag_ms : behind) };
+  }
+
+  /** To begin anew takes a good part of both servers' time, which writes that are held should not wait for. */
+  async #untilReleased(): Promise<void> {
+    const deadline = performance.now() + RELEASED_MS;
+    while (this.#running.shouldRun() && this.#state.current?.hold !== undefined) {
+      const left = deadline - performance.now();
+      if (left <= 0) return;
+      await this.#running.sleep(left);
+    }
   }
 
   /** Takes the lead on the new database and works until something changes. */
@@ -352,7 +364,7 @@ class MirrorRole {
           direction,
           epoch: this.#stats.epoch,
         });
-      const gatherMs = result.fenceRead || result.full ? 0 : gatherFor(result.size);
+      const gatherMs = result.fenceRead || result.full ? 0 : gatherFor(result.size, result.lagMs);
       if (gatherMs > 0) await this.#running.sleep(gatherMs);
     }
   }
