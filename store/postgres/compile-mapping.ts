@@ -6,6 +6,7 @@ import type { CompileInput } from "./compile-input.ts";
 import { checkMapping, isKeyOnly, resolveTypes } from "./compile-checks.ts";
 import {
   aliasOf,
+  bareColumn,
   type Driver,
   type MappedColumn,
   type Mapping,
@@ -193,14 +194,7 @@ export async function resolveOwn(
 
 /** The key column an expression consists of, if it is nothing but one. */
 function keyPositionOf(expression: string, driver: Driver): number | undefined {
-  const bare = expression.trim();
-  const position = driver.table.key.findIndex(
-    (name) =>
-      bare === name ||
-      bare === ident(name) ||
-      bare === `${driver.name}.${name}` ||
-      bare === `${aliasOf(driver)}.${ident(name)}`,
-  );
+  const position = driver.table.key.indexOf(bareColumn(expression, driver) ?? "");
   return position === -1 ? undefined : position;
 }
 

@@ -167,6 +167,21 @@ export function ownRevealsKey(mapping: Mapping, driver: Driver): boolean {
   );
 }
 
+/** Names that mean something of their own where they stand alone, such as `user`, or that Postgres would fold. */
+const NOT_BARE =
+  /^(user|null|true|false|default|(current|session|system)_\w+|localtime|localtimestamp)$|^[^a-z_]|[^a-z0-9_]/;
+
+/** The column of the source row that an expression is, if it is nothing but one: a column's name, or its table's before it. */
+export function bareColumn(expression: string, driver: Driver): string | undefined {
+  const bare = expression.trim();
+  return driver.table.columns.find(
+    ({ name }) =>
+      bare === `${aliasOf(driver)}.${ident(name)}` ||
+      bare === ident(name) ||
+      (!NOT_BARE.test(name) && (bare === name || bare === `${driver.name}.${name}`)),
+  )?.name;
+}
+
 const IDENTIFIER = /"((?:[^"]|"")+)"|([A-Za-z_\u0080-\uffff][A-Za-z0-9_$\u0080-\uffff]*)/g;
 
 /**

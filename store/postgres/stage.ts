@@ -1,6 +1,5 @@
-import { pipeline } from "node:stream/promises";
-import { from as copyFrom, to as copyTo } from "pg-copy-streams";
 import type pg from "pg";
+import { copyRows } from "./copy-rows.ts";
 import { rowsTravel } from "./mapping.ts";
 import type { Driver, Mapping, Reader } from "./mapping.ts";
 import { ident } from "./quote.ts";
@@ -159,9 +158,5 @@ export async function stageRows(
     `create temporary table if not exists ${stage} (${shape}) on commit delete rows`,
     `delete from pg_temp.${stage}`,
   ]);
-  const format = binary ? " (format binary)" : "";
-  const source = context.source.query(copyTo(`copy (${select}) to stdout${format}`));
-  const target = context.target.query(copyFrom(`copy pg_temp.${stage} from stdin${format}`));
-  await pipeline(source, target);
-  return target.rowCount;
+  return copyRows(context, { select, into: `pg_temp.${stage}`, binary });
 }

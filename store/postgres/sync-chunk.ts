@@ -1,4 +1,5 @@
 import { stripeOfChunk } from "./chunks.ts";
+import { copyDirectly } from "./direct-copy.ts";
 import { type Key, keysInRange, mapperOf } from "./key-scope.ts";
 import { type Driver, type Mapping, mayRepeat, type Reader, takenByKeys } from "./mapping.ts";
 import type { Refusal } from "./quarantine.ts";
@@ -74,6 +75,11 @@ async function mergeChunk(
   let rows = 0;
   let refused = 0;
   for (const reader of driver.readers) {
+    const copied = await copyDirectly(context, driver, reader, chunk);
+    if (copied !== undefined) {
+      rows = Math.max(rows, copied);
+      continue;
+    }
     const staged = await stageChunk(context, driver, reader, chunk);
     const refusals: Refusal[] = [];
     for (const mapping of reader.mappings) {

@@ -1,0 +1,181 @@
+import { describe, expect, onTestFinished, test } from "vitest";
+import type { MappingPlan } from "../../config/plan-types.ts";
+import { run } from "../../store/postgres/statement.ts";
+import { type ChunkResult, syncChunk } from "../../store/postgres/sync-chunk.ts";
+import { createDatabasePair, withClient } from "../support/databases.ts";
+import { mapping, SyncWorld } from "../support/sync-world.ts";
+
+const OLD = `
+  create type mood as enum ('calm', 'loud');
+  create table items (id int primary key, name text, price numeric(12,2), weight float8, code varchar(8), mood mood, seen timestamptz, at timestamp);
+  insert into items select i, 'Item ' || i, i * 1.25, i / 3.0, 'c' || i, case i % 3 when 0 then 'calm' when 1 then 'loud' end::mood,
+    timestamptz '2024-01-01' + i * interval '1 hour', timestamp '2024-01-01 00:00:00.5' + i * interval '1 minute' from generate_series(1, 500) i;
+  insert into items (id) values (-1);`;
+const TYPES = "create type mood as enum ('calm', 'loud');";
+
+async function open(old: string, next: string, forward: MappingPlan): Promise<SyncWorld> {
+  const urls = await createDatabasePair();
+  await withClient(urls.oldUrl, (client) => client.query(old));
+  await withClient(urls.newUrl, (client) => client.query(next));
+  const world = await SyncWorld.open({ ...urls, feed: "trigger", forward: [forward] });
+  onTestFinished(() => world.close());
+  return world;
+}
+
+/** Copies the whole table as one chunk. */
+async function copy(world: SyncWorld): Promise<ChunkResult> {
+  const { context } = world.engine;
+  const [driver] = context.compiled.drivers;
+  if (driver === undefined) throw new Error("nothing is mapped");
+  return syncChunk(context, driver, { n: 0, version: 0, lo: null, hi: null });
+}
+
+/** Whether rows went through a table of the copying session. */
+async function wasStaged(world: SyncWorld): Promise<boolean> {
+  const [row] = await run(
+    world.engine.context.target,
+    "select count(*)::text from pg_class where relnamespace = pg_my_temp_schema() and relname like 'cf_stage%'",
+  );
+  return row?.[0] !== "0";
+}
+
+const rows = (world: SyncWorld, side: "old" | "new", sql: string) => run(world[side], sql);
+
+describe("rows go straight into the target", () => {
+  test("carried columns, also renamed, of types of the user's own; generated, identity and partitioned targets", async () => {
+    const world = await open(
+      OLD,
+      `${TYPES} create table items (id int generated always as identity primary key, title text, price numeric(12,2), code varchar(8), mood mood,
+         seen timestamptz, twice numeric generated always as (price * 2) stored, added text default 'by default') partition by range (id);
+       create table low partition of items for values from (minvalue) to (250); create table high partition of items for values from (250) to (maxvalue)`,
+      mapping("items", "items", { set: new Map([["title", "name"]]) }),
+    );
+    expect(await copy(world)).toEqual({ rows: 501, refused: 0 });
+    expect(await wasStaged(world)).toBe(false);
+    expect(
+      await rows(
+        world,
+        "new",
+        "select id, title, price, code, mood, seen, twice, added from items order by id",
+      ),
+    ).toEqual(
+      await rows(
+        world,
+        "old",
+        "select id, name, price, code, mood, seen, price * 2, 'by default' from items order by id",
+      ),
+    );
+  });
+
+  test.for([
+    ["cents bigint", "(price * 100)::bigint"],
+    ["cents bigint", "coalesce(items.price, 0) * 100"],
+    ["cents numeric(6,1)", "price / 3"],
+    ["cents int", "case when price > 100 and id % 2 = 0 then round(price)::int else -id end"],
+    ["cents timestamp(0)", "items.at"],
+    ["cents boolean", "price is null or not (price between 10 and 20)"],
+    ["cents numeric", "greatest(price, nullif(id, 7), sqrt(abs(price)))"],
+  ])("computed: %s = %s", async ([column = "", expression = ""]) => {
+    const world = await open(
+      OLD,
+      `${TYPES} create table items (id int primary key, ${column})`,
+      mapping("items", "items", { set: new Map([["cents", expression]]) }),
+    );
+    expect((await copy(world)).rows).toBe(501);
+    expect(await wasStaged(world)).toBe(false);
+    const type = column.replace("cents ", "");
+    const expected = `select id, (${expression})::${type} from items order by id`;
+    expect(await rows(world, "new", "select id, cents from items order by id")).toEqual(
+      await rows(world, "old", expected),
+    );
+  });
+
+  test("what the old side's schema calls `*` changes nothing", async () => {
+    const world = await open(
+      `${OLD} create function wrong(numeric, int) returns numeric language sql immutable as 'select -1::numeric';
+       create operator * (leftarg = numeric, rightarg = int, function = wrong)`,
+      "create table items (id int primary key, cents numeric)",
+      mapping("items", "items", { set: new Map([["cents", "price * 100"]]) }),
+    );
+    await copy(world);
+    expect(await wasStaged(world)).toBe(false);
+    expect(await rows(world, "new", "select cents from items where id = 4")).toEqual([["500.00"]]);
+  });
+});
+
+describe("rows are staged", () => {
+  test.for([
+    ["out text", "lower(name)"],
+    ["out float8", "weight * 2"],
+    ["out numeric", "(price::float8 / 3)::numeric"],
+    ["out timestamptz", "now()"],
+    ["out date", "seen::date"],
+    ["out bigint", "(select count(*) from words where id < items.id)"],
+    ["out int", "own_length(code)"],
+    ["out int", "price @+ 1"],
+    ["out varchar(20)", "name"],
+    ["out text", "case mood when 'calm' then 'a' else 'b' end"],
+  ])(
+    "where only the new side can say what it means: %s = %s",
+    async ([column = "", expression = ""]) => {
+      const world = await open(
+        OLD,
+        `${TYPES} create table words (id int); insert into words values (3), (100);
+       create function own_length(text) returns int language sql immutable as 'select length($1)';
+       create function plus(numeric, int) returns int language sql immutable as 'select ($1 + $2)::int';
+       create operator @+ (leftarg = numeric, rightarg = int, function = plus);
+       create table items (id int primary key, ${column})`,
+        mapping("items", "items", { set: new Map([["out", expression]]) }),
+      );
+      expect((await copy(world)).rows).toBe(501);
+      expect(await wasStaged(world)).toBe(true);
+      expect(await rows(world, "new", "select count(*)::text from items")).toEqual([["501"]]);
+    },
+  );
+
+  test.for([
+    ["a rule", "create rule r as on insert to items where new.id = 7 do instead nothing"],
+    [
+      "row security",
+      "alter table items enable row level security; alter table items force row level security",
+    ],
+  ])("a target with %s", async ([, ddl = ""]) => {
+    const world = await open(
+      OLD,
+      `create table items (id int primary key, name text); ${ddl}`,
+      mapping("items", "items"),
+    );
+    await copy(world);
+    // A superuser passes row security by.
+    expect(await wasStaged(world)).toBe(!ddl.includes("security"));
+  });
+
+  test.for([1, 150, 500])("row %i is there already, in an older state", async (id) => {
+    const world = await open(
+      OLD,
+      `create table items (id int primary key, name text); insert into items values (${id}, 'older')`,
+      mapping("items", "items"),
+    );
+    expect((await copy(world)).rows).toBe(501);
+    expect(await wasStaged(world)).toBe(true);
+    const all = "select id, name from items order by id";
+    expect(await rows(world, "new", all)).toEqual(await rows(world, "old", all));
+    // A second copy of everything changes nothing.
+    await copy(world);
+    expect(await rows(world, "new", all)).toEqual(await rows(world, "old", all));
+  });
+});
+
+test("what the target refuses is quarantined, the rest arrives, and the sessions go on", async () => {
+  const world = await open(
+    OLD,
+    "create table items (id int primary key, price numeric check (price <> 50), name text unique)",
+    mapping("items", "items"),
+  );
+  expect(await copy(world)).toEqual({ rows: 501, refused: 1 });
+  expect(await rows(world, "new", "select count(*)::text from items")).toEqual([["500"]]);
+  await world.old.query("update items set price = 51 where price = 50");
+  await world.drain();
+  const all = "select id, price, name from items order by id";
+  expect(await rows(world, "new", all)).toEqual(await rows(world, "old", all));
+});
