@@ -52,6 +52,8 @@ interface Open {
   readonly since: number;
   /** Where it is stored; undefined: not yet. */
   readonly place: TokenPlace | undefined;
+  /** What it was stored as: while the fence is written Redis may be given up, and trusted again. */
+  readonly fields: readonly string[];
 }
 
 interface Held {
@@ -123,16 +125,16 @@ export class SharedTokens {
   async bind(keys: readonly string[], fence: Fence): Promise<boolean> {
     const now = performance.now();
     const { epoch } = this.#options.state();
-    // What is said of an older epoch binds nobody any more.
-    if (epoch !== this.#epoch) this.#open.clear();
+    if (epoch !== this.#epoch) this.#storeAnew();
     this.#epoch = epoch;
     const due = keys.filter((key) => !this.#isOpen(key, now));
     for (const key of keys) {
       const open = this.#open.get(key);
+      const fields = [...new Set([...(open?.fields ?? []), this.#holder])];
       this.#open.set(
         key,
         open === undefined || due.includes(key)
-          ? { fence, since: now, place: undefined }
+          ? { fence, since: now, place: undefined, fields }
           : { ...open, fence },
       );
     }
@@ -227,6 +229,11 @@ export class SharedTokens {
     return source.heard(this.#doubt) && (stored || source.connected());
   }
 
+  /** In a new epoch an open token names that one. What takes the place of the older ones is still owed. */
+  #storeAnew(): void {
+    for (const [key, open] of this.#open) this.#open.set(key, { ...open, place: undefined });
+  }
+
   /** The fence replaces the open tokens, but for those that a later one is to replace. */
   #resolveLater(fence: Fence, keys: readonly string[]): void {
     const known = this.#bound.get(fence);
@@ -237,9 +244,14 @@ export class SharedTokens {
     const bound = new Set(keys);
     this.#bound.set(fence, bound);
     fence.whenWritten(({ side, epoch, fence: id }) => {
-      const last = [...bound].filter((key) => this.#open.get(key)?.fence === fence);
-      for (const key of last) this.#open.delete(key);
-      if (last.length > 0) this.#replace(last, this.#holder, `${epoch}.${id}.${side}`);
+      const byField = new Map<string, string[]>();
+      for (const key of bound) {
+        const open = this.#open.get(key);
+        if (open?.fence !== fence) continue;
+        this.#open.delete(key);
+        for (const field of open.fields) byField.set(field, [...(byField.get(field) ?? []), key]);
+      }
+      for (const [field, last] of byField) this.#replace(last, field, `${epoch}.${id}.${side}`);
     });
   }
 

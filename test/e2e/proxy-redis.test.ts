@@ -174,6 +174,30 @@ withRedis(
   },
 );
 
+withRedis("nor does one that was slow while a fence was being written", async () => {
+  const fleet = await startFleet();
+  runMirror(fleet);
+  await untilNew(fleet, "ann");
+  const [a] = fleet.urls;
+  const answer = await withClient(fleet.plan.old.database, async (client) => {
+    await client.query("begin; lock table crossfade.log_old in share mode");
+    // Its token is stored, and stays open until the fence is there.
+    const written = write(a, "ann", 1);
+    await sleep(100);
+    fleet.redis.pause();
+    // Somebody else's token is not stored in time: Redis is given up, and looked at again.
+    const other = write(a, "bob", 2);
+    await sleep(150);
+    fleet.redis.goOn();
+    await sleep(1_500);
+    await client.query("commit");
+    return { written, other };
+  });
+  expect((await answer.written).status).toBe(200);
+  expect((await answer.other).status).toBe(200);
+  await untilNew(fleet, "ann");
+});
+
 /** As a flip does it: hold, everything passed, the authority moves, everybody has heard, release. */
 async function flip(fleet: Fleet, attempt: number): Promise<void> {
   await beginFlip(fleet, attempt, 30_000);
