@@ -82,7 +82,7 @@ export class Passes {
     if (batch.size === 0) return undefined;
     const keys = await changedKeys(this.#context.compiled, batch, this.#context.source);
     const saved = await this.#commit(batch, keys);
-    if (!isAwaited(batch)) await flushCommits(this.#context.target);
+    if (!saved.durable) await flushCommits(this.#context.target);
     if (batch.fence !== undefined) this.#onFence(saved.fence);
     const lagMs = batch.changes.length === 0 ? 0 : batch.oldestAgeMs + performance.now() - started;
     await this.#feed.confirm(batch, saved.pass);
@@ -140,7 +140,7 @@ export class Passes {
       {
         save: await this.#positionSql(batch),
         looks: heal || careful ? "last" : this.#looks(batch, keys),
-        durable: isAwaited(batch),
+        durable: false,
       },
     );
     const [position] = saved;
@@ -151,6 +151,7 @@ export class Passes {
     return {
       fence: BigInt(position[0] ?? 0),
       pass: BigInt(position[1] ?? 0),
+      durable: position[2] !== null,
       newlyDeferred: deferred > 0,
     };
   }
@@ -255,7 +256,8 @@ export class Passes {
 
   /**
    * A fence counts as passed only while no key before it is deferred or quarantined; the highest one read is kept
-   * too, and counts as soon as they are healed or accepted.
+   * too, and counts as soon as they are healed or accepted. Whoever waits reads that here, so a commit that moves it waits for
+   * the disk. Any other is seen first and flushed afterwards: a crash in between takes rows and position back together.
    */
   async #positionSql(batch: FeedBatch): Promise<string> {
     const { compiled, epoch, target } = this.#context;
@@ -263,10 +265,12 @@ export class Passes {
     const lsn = batch.position === undefined ? "" : "lsn = $3, lsn_epoch = $1,";
     const name = await prepareForBatch(
       target,
-      `update crossfade.position set epoch = $1, pass = pass + 1, ${lsn} read = greatest(read, $2),
+      `with cf_before as (select fence from crossfade.position where direction = '${direction}')
+       update crossfade.position as p set epoch = $1, pass = pass + 1, ${lsn} read = greatest(read, $2),
          fence = case when exists (select from crossfade.quarantine where direction = '${direction}' and state <> 'accepted')
                  then fence else greatest(read, $2) end
-       where direction = '${direction}' returning fence::text, pass::text`,
+       where direction = '${direction}' returning fence::text, pass::text,
+         (select set_config('synchronous_commit', 'on', true) from cf_before where cf_before.fence < p.fence)`,
       ["int", "bigint", ...(batch.position === undefined ? [] : ["pg_lsn"])],
     );
     const values = [epoch, batch.fence ?? 0n];
@@ -277,15 +281,9 @@ export class Passes {
 interface Saved {
   readonly fence: bigint;
   readonly pass: bigint;
+  /** The commit has waited for the disk. */
+  readonly durable: boolean;
   readonly newlyDeferred: boolean;
-}
-
-/**
- * Somebody waits for this pass to count, which it does once it is on the disk. Of any other pass the rows are seen first, and it
- * waits for the disk afterwards: a crash in between takes rows and position back together.
- */
-function isAwaited(batch: FeedBatch): boolean {
-  return batch.fence !== undefined;
 }
 
 /** Target tables whose rows are made from a table that was truncated. */

@@ -105,28 +105,24 @@ export async function query<Row extends pg.QueryResultRow>(
   text: string,
   values: readonly unknown[] = [],
 ): Promise<Row[]> {
-  try {
-    const result = await store.pool.query<Row>(text, [...values]);
-    return result.rows;
-  } catch (error) {
-    throw explain(store, error);
-  }
+  return send(store, { text, values: [...values] });
 }
 
-/**
- * `query` for a statement that comes back often, and while writes are held: planned once per connection.
- */
+/** `query` for a statement that comes back often, and while writes are held: planned once per connection. */
 export async function queryOften<Row extends pg.QueryResultRow>(
   store: ControlStore,
   text: string,
   values: readonly unknown[] = [],
 ): Promise<Row[]> {
+  return send(store, { name: statementName(text), text, values: [...values] });
+}
+
+async function send<Row extends pg.QueryResultRow>(
+  store: ControlStore,
+  statement: pg.QueryConfig,
+): Promise<Row[]> {
   try {
-    const { rows } = await store.pool.query<Row>({
-      name: statementName(text),
-      text,
-      values: [...values],
-    });
+    const { rows } = await store.pool.query<Row>(statement);
     return rows;
   } catch (error) {
     throw explain(store, error);

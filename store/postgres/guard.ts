@@ -3,7 +3,7 @@ import type pg from "pg";
 import { CrossfadeError } from "../../config/errors.ts";
 import type { Side } from "../../config/words.ts";
 import { cancelAutovacuum, describeBlockers, tableBlockers } from "./lock-holders.ts";
-import { guardedTables, unarmedSql } from "./guard-tables.ts";
+import { guardedTables } from "./guard-tables.ts";
 import type { GuardedTable, TableRef } from "./guard-tables.ts";
 import { relation } from "./quote.ts";
 import { sqlState } from "./session.ts";
@@ -88,16 +88,6 @@ export async function disarm(client: pg.ClientBase, change: GuardChange): Promis
       expected,
     });
   }
-}
-
-/** The tables whose writes the guard would not see: not armed, not there, or partitions made since. */
-export async function unarmedTables(
-  client: pg.ClientBase,
-  side: Side,
-  tables: readonly TableRef[],
-): Promise<TableRef[]> {
-  const { rows } = await client.query<TableRef>(unarmedSql(side, tables));
-  return rows;
 }
 
 /** Whether the side refuses writes (where its guard is armed). */

@@ -61,7 +61,7 @@ export interface SaveOptions {
    * read. Else `last`, before the commit; in the other two cases the commit travels with what is written.
    */
   readonly looks: "reads" | "first" | "last";
-  /** false: the commit is seen at once and does not wait for the disk. Before anybody is told of it: `flushCommits`. */
+  /** false: unless `save` says otherwise the commit is seen at once and does not wait for the disk. Before anybody is told of it: `flushCommits`. */
   readonly durable: boolean;
 }
 

@@ -1,6 +1,7 @@
 import { expect, test } from "vitest";
 import { startEmbeddedPostgres } from "../../examples/support/embedded-postgres.ts";
-import { arm, unarmedTables } from "../../store/postgres/guard.ts";
+import { arm } from "../../store/postgres/guard.ts";
+import { unarmedTables } from "../support/unarmed-tables.ts";
 import { installSide } from "../../store/postgres/install-side.ts";
 import { closeSession, openSession } from "../../store/postgres/session.ts";
 import { openRaw } from "../support/raw.ts";

@@ -6,8 +6,8 @@ import {
   disarm,
   guardIsClosed,
   refusedCount,
-  unarmedTables,
 } from "../../store/postgres/guard.ts";
+import { unarmedTables } from "../support/unarmed-tables.ts";
 import { installSide, uninstallSide } from "../../store/postgres/install-side.ts";
 import {
   changeFenced,
