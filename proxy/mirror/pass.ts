@@ -256,8 +256,8 @@ export class Passes {
 
   /**
    * A fence counts as passed only while no key before it is deferred or quarantined; the highest one read is kept
-   * too, and counts as soon as they are healed or accepted. Whoever waits reads that here, so a commit that moves it waits for
-   * the disk. Any other is seen first and flushed afterwards: a crash in between takes rows and position back together.
+   * too, and counts as soon as they are healed or accepted. Whoever waits reads either here, so a commit that moves one waits
+   * for the disk. Any other is seen first and flushed afterwards: a crash in between takes rows and position back together.
    */
   async #positionSql(batch: FeedBatch): Promise<string> {
     const { compiled, epoch, target } = this.#context;
@@ -265,12 +265,12 @@ export class Passes {
     const lsn = batch.position === undefined ? "" : "lsn = $3, lsn_epoch = $1,";
     const name = await prepareForBatch(
       target,
-      `with cf_before as (select fence from crossfade.position where direction = '${direction}')
+      `with cf_before as (select fence, read from crossfade.position where direction = '${direction}')
        update crossfade.position as p set epoch = $1, pass = pass + 1, ${lsn} read = greatest(read, $2),
          fence = case when exists (select from crossfade.quarantine where direction = '${direction}' and state <> 'accepted')
                  then fence else greatest(read, $2) end
        where direction = '${direction}' returning fence::text, pass::text,
-         (select set_config('synchronous_commit', 'on', true) from cf_before where cf_before.fence < p.fence)`,
+         (select set_config('synchronous_commit', 'on', true) from cf_before where cf_before.fence < p.fence or cf_before.read < p.read)`,
       ["int", "bigint", ...(batch.position === undefined ? [] : ["pg_lsn"])],
     );
     const values = [epoch, batch.fence ?? 0n];
