@@ -9,9 +9,11 @@ export interface SourceIdentity {
 }
 
 async function readIdentity(client: pg.ClientBase): Promise<SourceIdentity> {
+  // The timeline that is written on. The one in the control file is that of the last checkpoint: minutes behind after a failover.
   const [row] = await run(
     client,
-    "select system_identifier::text, (select timeline_id from pg_control_checkpoint())::text from pg_control_system()",
+    `select system_identifier::text, ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::bigint::text
+     from pg_control_system()`,
   );
   return { system: row?.[0] ?? "", timeline: row?.[1] ?? "" };
 }
@@ -28,6 +30,7 @@ export async function findGap(
 ): Promise<string | undefined> {
   const { direction } = compiled;
   const now = await readIdentity(source);
+  // Written in any case: it waits for the disk, and so does what an earlier mirror committed and did not live to flush.
   const [row] = await run(
     target,
     `update crossfade.position set source_system = coalesce(source_system, $2), source_timeline = coalesce(source_timeline, $3)
