@@ -40,6 +40,8 @@ const DEAD_MS = 5_000;
 const LOOK_MS = 500;
 /** A mirror that learned of a flip begins anew once writes are released, or after so long. */
 const RELEASED_MS = 300;
+/** What a mirror says while it waits for the lead. Who leads may wait too, for something to follow. */
+const STANDBY = { state: "waiting", why: "another mirror works", standby: true } as const;
 
 export interface RoleOptions {
   readonly plan: Plan;
@@ -169,10 +171,12 @@ class MirrorRole {
     });
     try {
       while (this.#running.shouldRun() && !(await tryLead(leader, MIRROR_LOCK))) {
-        this.#stats = { ...this.#stats, state: "waiting", why: "another mirror works" };
+        // Its fences are over: the source may have gone back in time since, and count from further back again.
+        this.#stats = { ...this.#stats, ...STANDBY, fence: "0" };
         await this.#takeOverIfDead(leader);
         await this.#running.sleep(300);
       }
+      this.#stats = without(this.#stats, "standby");
       while (this.#running.shouldRun() && (await this.#isWanted()))
         await this.#follow(application, leader);
     } finally {
@@ -184,9 +188,7 @@ class MirrorRole {
     const others = (await readWorkers(this.#store, "mirror")).filter(
       (worker) => worker.id !== this.#id,
     );
-    const alive = others.some(
-      (worker) => worker.seenMs < DEAD_MS && worker.stats.state !== "waiting",
-    );
+    const alive = others.some((worker) => worker.seenMs < DEAD_MS && worker.stats.standby !== true);
     if (!alive) await endLeader(leader, MIRROR_LOCK);
   }
 
@@ -292,6 +294,7 @@ class MirrorRole {
     const { phase, epoch } = await readMigration(this.#store);
     if (!hasMirror(phase)) throw notWanted();
     await setMigration(this.#store, { phase, epoch }, { gap });
+    this.#stats = { ...this.#stats, fence: "0" };
     this.#log.error(
       { gap },
       `mirror: ${gap}; everything is copied again, and all reads go to the authority`,
@@ -379,7 +382,7 @@ class MirrorRole {
   }
 }
 
-function without(stats: MirrorStats, key: "why"): MirrorStats {
+function without(stats: MirrorStats, key: "why" | "standby"): MirrorStats {
   const { [key]: _, ...rest } = stats;
   return rest;
 }

@@ -27,6 +27,8 @@ export interface MirrorStats {
   readonly fence: string;
   /** Why it is not running, if it is not. */
   readonly why?: string;
+  /** Another one leads; this one takes over when that is gone. */
+  readonly standby?: true;
 }
 
 export interface BackfillStats {
@@ -63,7 +65,7 @@ export async function beatWorker<Role extends WorkerRole>(
   );
 }
 
-/** Processes of a role, the one seen last first. */
+/** Processes of a role, the one seen last first; those that stand by for another come after all who do not. */
 export async function readWorkers<Role extends WorkerRole>(
   store: ControlStore,
   role: Role,
@@ -71,7 +73,7 @@ export async function readWorkers<Role extends WorkerRole>(
   const rows = await query<{ id: string; stats: WorkerStats[Role]; seen_ms: number }>(
     store,
     `select id, stats, (extract(epoch from clock_timestamp() - seen) * 1000)::float8 as seen_ms
-     from ${store.table("worker")} where role = $1 order by seen desc`,
+     from ${store.table("worker")} where role = $1 order by coalesce((stats ->> 'standby')::boolean, false), seen desc`,
     [role],
   );
   return rows.map((row) => ({
