@@ -1,3 +1,4 @@
+import { FIRST_OWN_OID } from "./compile-checks.ts";
 import { aliasOf, type Driver, type Reader } from "./mapping.ts";
 import { ident } from "./quote.ts";
 import { sqlState } from "./session.ts";
@@ -32,8 +33,6 @@ const NODES: ReadonlySet<string> = new Set([
 ]);
 /** An index has no more columns. */
 const MOST_COLUMNS = 32;
-/** What the server made up for itself ends here; functions above are somebody's own. */
-const FIRST_OWN_OID = 16_384;
 
 /**
  * Whether the source computes these expressions over its row exactly as the target would. Expressions run on the target, which

@@ -2,7 +2,7 @@ import { messageOf, PlanError, type PlanIssue } from "../../config/errors.ts";
 import type { MappingPlan, MappingSet, Plan } from "../../config/plan-types.ts";
 import { type Direction, sourceOf, targetOf } from "../../config/words.ts";
 import { type Catalog, type Column, foreignKeyOrder, keyColumns, type Table } from "./catalog.ts";
-import { describeQuery, resolveTypes } from "./compile-checks.ts";
+import { describeQuery, resolveTypes, structureOfTypes } from "./compile-checks.ts";
 import type { CompileInput } from "./compile-input.ts";
 import { compileMapping, withDiscriminators } from "./compile-mapping.ts";
 import { compileTransform } from "./compile-transform.ts";
@@ -245,8 +245,7 @@ async function compileReader(
   }
   const resolved = await typesOnMapper(columns, input);
   const readerColumns = await mapperColumns(columns, input);
-  // A type that is missing here travels as text; only an enum's binary form is its text.
-  const binary = columns.every((column, i) => resolved[i] !== undefined || column.typeKind === "e");
+  const binary = await haveOneBinaryForm(columns, resolved, input);
   const reader = { query, columns: readerColumns, binary };
   const [first] = mappings;
   if (first?.transform !== undefined) {
@@ -270,6 +269,22 @@ async function compileReader(
 }
 
 type NamedType = Pick<ReaderColumn, "name" | "type">;
+
+/** A type that is missing on the mapping server travels as text; only an enum's binary form is its text. */
+async function haveOneBinaryForm(
+  columns: readonly { readonly type: string; readonly typeKind: string }[],
+  resolved: readonly (string | undefined)[],
+  { sourceClient, mappingClient }: CompileInput,
+): Promise<boolean> {
+  const there = await structureOfTypes(
+    sourceClient,
+    columns.map(({ type }) => type),
+  );
+  const here = await structureOfTypes(mappingClient, resolved);
+  return columns.every(({ typeKind }, i) =>
+    resolved[i] === undefined ? typeKind === "e" : there[i] === here[i],
+  );
+}
 
 const typesOnMapper = (columns: readonly NamedType[], input: CompileInput) =>
   resolveTypes(input.mappingClient, columns, input.plan[sourceOf(input.direction)].schema);

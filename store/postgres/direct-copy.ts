@@ -23,6 +23,7 @@ import {
   toColumnArrays,
   unnestRelation,
 } from "./sync-sql.ts";
+import { runOnceInSync } from "./travel.ts";
 
 /** Enough to see that a chunk was copied before; the mirror may have brought others. */
 const PROBED_ROWS = 100;
@@ -93,16 +94,18 @@ async function copy(
 }
 
 async function someExist(
-  { source, target }: SyncContext,
+  context: SyncContext,
   mapping: Mapping,
   { columns }: Items,
   from: string,
 ): Promise<boolean> {
+  const { source, target } = context;
   const key = mapping.columns
     .map((column, i) => ({ ...column, item: columns[i] ?? "null" }))
     .filter(({ name }) => mapping.key.includes(name));
   const texts = key.map(({ item }) => `(${item})::text`).join(", ");
-  const rows = await run(source, `select ${texts} from ${from} limit ${PROBED_ROWS}`);
+  const sql = `select ${texts} from ${from} limit ${PROBED_ROWS}`;
+  const rows = await runOnceInSync(context, source, sql);
   const types = key.map(({ name, targetBaseType: type }) => ({ name, type }));
   const [found] = await runPrepared(
     target,
@@ -154,9 +157,11 @@ function carriedColumn(driver: Driver, reader: Reader, column: MappedColumn): st
   return there !== undefined && withoutModifier(there.type) === column.castType ? name : undefined;
 }
 
-/** In a quoted name brackets are part of the name. */
+/** In a quoted name brackets are part of the name. Without a length Postgres calls `character(n)` by another name. */
 function withoutModifier(type: string): string {
-  return type.includes('"') ? type : type.replace(/\([\d,-]+\)/, "");
+  return type.includes('"')
+    ? type
+    : type.replace(/\([\d,-]+\)/, "").replace(/^character(?! varying)/, "bpchar");
 }
 
 /** COPY passes rules by, and row security refuses it. */

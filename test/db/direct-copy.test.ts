@@ -90,6 +90,30 @@ describe("rows go straight into the target", () => {
     );
   });
 
+  test("a length of characters is kept, padded or refused as an insert would", async () => {
+    const world = await open(
+      `${OLD} alter table items add country char(2), add flag char(3); update items set country = 'ch', flag = 'a' where id > 0; update items set flag = 'abc' where id = 7`,
+      `create table items (id int primary key, country char(4), flag char(2))`,
+      mapping("items", "items"),
+    );
+    const { context } = world.engine;
+    const [driver] = context.compiled.drivers;
+    if (driver === undefined) throw new Error("nothing is mapped");
+    // The row of three letters is in another chunk.
+    expect(await syncChunk(context, driver, { n: 0, version: 0, lo: ["8"], hi: null })).toEqual({
+      rows: 493,
+      refused: 0,
+    });
+    expect(await wasStaged(world)).toBe(false);
+    expect(await rows(world, "new", "select country, flag from items where id = 8")).toEqual([
+      ["ch  ", "a "],
+    ]);
+    expect(await copy(world)).toEqual({ rows: 501, refused: 1 });
+    expect(await rows(world, "new", "select count(*)::text from items where id = 7")).toEqual([
+      ["0"],
+    ]);
+  });
+
   test("what the old side's schema calls `*` changes nothing", async () => {
     const world = await open(
       `${OLD} create function wrong(numeric, int) returns numeric language sql immutable as 'select -1::numeric';
@@ -150,6 +174,35 @@ describe("rows are staged", () => {
     expect(await wasStaged(world)).toBe(!ddl.includes("security"));
   });
 
+  test.for([
+    ["a domain", "create domain amount as bigint", "create domain amount as float8", "12"],
+    [
+      "an array of a domain",
+      "create domain amounts as bigint; create type amount as (of amounts[])",
+      "create domain amounts as float8; create type amount as (of amounts[])",
+      "row(array[12]::amounts[])::amount",
+    ],
+    [
+      "a range",
+      "create type amount as range (subtype = int8)",
+      "create type amount as range (subtype = float8)",
+      "amount(12, 13)",
+    ],
+  ])(
+    "%s of one name that is made of something else on each side",
+    async ([, old = "", next = "", value = ""]) => {
+      const table = "create table items (id int primary key, amount amount)";
+      const world = await open(
+        `${old}; ${table}; insert into items values (1, ${value})`,
+        `${next}; ${table}`,
+        mapping("items", "items"),
+      );
+      expect(await copy(world)).toEqual({ rows: 1, refused: 0 });
+      const all = "select amount::text from items";
+      expect(await rows(world, "new", all)).toEqual(await rows(world, "old", all));
+    },
+  );
+
   test.for([1, 150, 500])("row %i is there already, in an older state", async (id) => {
     const world = await open(
       OLD,
@@ -178,4 +231,35 @@ test("what the target refuses is quarantined, the rest arrives, and the sessions
   await world.drain();
   const all = "select id, price, name from items order by id";
   expect(await rows(world, "new", all)).toEqual(await rows(world, "old", all));
+});
+
+test("a source that takes long to say which rows there are does not cost the target's transaction", async () => {
+  const world = await open(
+    OLD,
+    `${TYPES} create table items (id int primary key, name text)`,
+    mapping("items", "items"),
+  );
+  const { target, source } = world.engine.context;
+  // The session of the target ends when nothing is said for so long.
+  await target.query("set idle_in_transaction_session_timeout = 2500");
+  await source.query("set lock_timeout = 0");
+  await world.old.query("begin; lock table items in access exclusive mode");
+  const copied = copy(world);
+  const pid = (target as unknown as { processID: number }).processID;
+  await expect
+    .poll(
+      async () => {
+        const [row] = await run(
+          world.new,
+          "select coalesce(clock_timestamp() - xact_start > interval '3 s', false)::text from pg_stat_activity where pid = $1",
+          [pid],
+        );
+        return row?.[0] ?? "ended";
+      },
+      { timeout: 20_000 },
+    )
+    .toBe("true");
+  await world.old.query("commit");
+  expect((await copied).rows).toBe(501);
+  expect(await wasStaged(world)).toBe(false);
 });
