@@ -1,5 +1,6 @@
 import { expect, test } from "vitest";
 import { resetChunks } from "../../store/control/chunk-ledger.ts";
+import { readWorkers } from "../../store/control/workers.ts";
 import { CHUNKS, openBackfillWorld, POLL, ROWS } from "../support/backfill-world.ts";
 import { withClient } from "../support/databases.ts";
 
@@ -79,4 +80,44 @@ test("rows that the mirror brought before are merged, and what is there already 
     client.query("select id from a where note = 'stale'"),
   );
   expect(rows).toEqual([]);
+});
+
+test("workers without a chunk open no sessions, and begin again when there are chunks", async () => {
+  const { newUrl, store, start, done, count } = await openBackfillWorld();
+  start();
+  const copied = async () => [(await done("a"))?.done, (await done("b"))?.done];
+  await expect.poll(copied, POLL).toEqual([CHUNKS, CHUNKS]);
+  const sessions = () =>
+    withClient(newUrl, async (client) => {
+      const { rows } = await client.query(
+        "select from pg_stat_activity where datname = current_database() and application_name like 'crossfade backfill%'",
+      );
+      return rows.length;
+    });
+  await expect.poll(sessions, POLL).toBe(0);
+  const elsewhere = new URL("/postgres", newUrl).href;
+  const allow = (connections: boolean) =>
+    withClient(elsewhere, (client) =>
+      client.query(
+        `alter database ${new URL(newUrl).pathname.slice(1)} allow_connections ${connections}`,
+      ),
+    );
+  await allow(false);
+  // They look for chunks once a second, and say so within half of one if they cannot go on.
+  const beats = new Set<number>();
+  let trouble: string | undefined;
+  await expect
+    .poll(async () => {
+      const [worker] = await readWorkers(store, "backfill");
+      trouble ??= worker?.stats.why;
+      beats.add(Math.round((performance.now() - (worker?.seenMs ?? 0)) / 250));
+      return beats.size;
+    }, POLL)
+    .toBeGreaterThan(4);
+  expect(trouble).toBeUndefined();
+  await allow(true);
+  await withClient(newUrl, (client) => client.query("truncate a, b"));
+  await resetChunks(store, "forward");
+  await expect.poll(copied, POLL).toEqual([CHUNKS, CHUNKS]);
+  expect([await count("a"), await count("b")]).toEqual([ROWS, ROWS]);
 });
