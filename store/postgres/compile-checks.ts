@@ -32,7 +32,8 @@ export async function resolveTypes(
 
 /**
  * What each type is made of, down to types that Postgres brings: two servers may call different things by one name, and what one
- * sends as bytes the other may take for something else without noticing.
+ * sends as bytes the other may take for something else without noticing. Undefined: as bytes it cannot be sent, or is the number
+ * of an object that has another number elsewhere (`regclass`).
  */
 export async function structureOfTypes(
   client: pg.ClientBase,
@@ -43,7 +44,7 @@ export async function structureOfTypes(
              select position, '', to_regtype(name)::oid from unnest($1::text[]) with ordinality as u(name, position)
              union all
              select part.position, part.path || inner_type.step, inner_type.oid
-             from part join pg_type t on t.oid = part.oid and t.oid >= ${FIRST_OWN_OID}
+             from part join pg_type t on t.oid = part.oid and (t.oid >= ${FIRST_OWN_OID} or t.typcategory = 'A')
              cross join lateral (
                select 'domain/' as step, t.typbasetype as oid where t.typtype = 'd'
                union all select 'array/', t.typelem where t.typcategory = 'A' and t.typelem <> 0
@@ -52,8 +53,9 @@ export async function structureOfTypes(
                  from pg_attribute a where t.typtype = 'c' and a.attrelid = t.typrelid and a.attnum > 0 and not a.attisdropped
              ) inner_type
            )
-           select (select string_agg(part.path || t.typname, ',' order by part.path) from part join pg_type t on t.oid = part.oid
-                   where part.position = u.position)
+           select (select case when bool_and(t.typsend <> 0 and t.typreceive <> 0 and not (t.oid < ${FIRST_OWN_OID} and t.typname like 'reg%'))
+                          then string_agg(part.path || t.typname, ',' order by part.path) end
+                   from part join pg_type t on t.oid = part.oid where part.position = u.position)
            from generate_series(1, cardinality($1::text[])) as u(position) order by u.position`,
     values: [types.map((type) => type ?? null)],
     rowMode: "array",

@@ -282,7 +282,7 @@ async function haveOneBinaryForm(
   );
   const here = await structureOfTypes(mappingClient, resolved);
   return columns.every(({ typeKind }, i) =>
-    resolved[i] === undefined ? typeKind === "e" : there[i] === here[i],
+    resolved[i] === undefined ? typeKind === "e" : there[i] !== undefined && there[i] === here[i],
   );
 }
 

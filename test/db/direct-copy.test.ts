@@ -203,6 +203,20 @@ describe("rows are staged", () => {
     },
   );
 
+  test("what is a number of an object of its server, or has no form as bytes", async () => {
+    const table =
+      "create table items (id int primary key, ref regclass, refs regtype[], acl aclitem)";
+    const world = await open(
+      `${table}; insert into items values (1, 'items', '{items,int}', 'postgres=r/postgres')`,
+      // The same names, other numbers.
+      `create table before (id int); ${table}`,
+      mapping("items", "items"),
+    );
+    expect(await copy(world)).toEqual({ rows: 1, refused: 0 });
+    const all = "select ref::text, refs::text, acl::text from items";
+    expect(await rows(world, "new", all)).toEqual(await rows(world, "old", all));
+  });
+
   test.for([1, 150, 500])("row %i is there already, in an older state", async (id) => {
     const world = await open(
       OLD,
