@@ -4,7 +4,7 @@ import { describeDatabase } from "../../config/describe.ts";
 import { CrossfadeError, messageOf } from "../../config/errors.ts";
 import type { Plan } from "../../config/plan-types.ts";
 import { relation } from "../postgres/quote.ts";
-import { applicationName } from "../postgres/session.ts";
+import { applicationName, KEEP_COMMITS } from "../postgres/session.ts";
 import { statementName } from "../postgres/statement.ts";
 
 /** A handle on the control store of one plan. Every statement lives in a function of its own that takes it. */
@@ -72,7 +72,11 @@ export function openControlStore(
   // A connection that breaks while idle is replaced by the pool; the next statement works or reports. One that breaks
   // between two statements of somebody who has taken it reports with the second.
   pool.on("error", () => {});
-  pool.on("connect", (client) => client.on("error", () => {}));
+  pool.on("connect", (client) => {
+    client.on("error", () => {});
+    // Ahead of whatever the connection was opened for, which reports a connection that breaks.
+    client.query(KEEP_COMMITS).catch(() => {});
+  });
   const schema = plan.control.schema;
   return {
     plan: plan.name,

@@ -33,6 +33,13 @@ export function applicationName(plan: string, role: string, instance: string): s
   return `crossfade ${role} ${instance} ${plan}`.slice(0, 63);
 }
 
+/**
+ * A database may be set to acknowledge commits that a crash takes back. What one of our processes has been told another one builds on,
+ * in another database.
+ */
+export const KEEP_COMMITS =
+  "select set_config('synchronous_commit', 'local', false) where current_setting('synchronous_commit') = 'off'";
+
 /** Settings under which text output is exact and the same on both servers. */
 function pinnedSettings(options: SessionOptions): string[] {
   const settings = [
@@ -77,7 +84,7 @@ export async function openSession(options: SessionOptions): Promise<pg.Client> {
   client.on("error", () => {});
   try {
     await client.connect();
-    await client.query(pinnedSettings(options).join("; "));
+    await client.query([...pinnedSettings(options), KEEP_COMMITS].join("; "));
   } catch (error) {
     client.end().catch(() => {});
     throw new CrossfadeError(

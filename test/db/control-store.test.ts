@@ -52,6 +52,7 @@ import {
   startVerifyRun,
 } from "../../store/control/verify-runs.ts";
 import { watchState } from "../../store/control/watch.ts";
+import { closeSession, openSession } from "../../store/postgres/session.ts";
 import { beatWorker, readWorkers } from "../../store/control/workers.ts";
 import { openTestListener, openTestStore, silentLog } from "../support/control.ts";
 import { createSingleDatabase, withClient } from "../support/databases.ts";
@@ -109,6 +110,22 @@ describe("install", () => {
     const store = await freshStore();
     const other = openTestStore(database, { plan: "another", schema: store.schema });
     await expect(install(other)).rejects.toMatchObject({ code: "DATABASE_UNFIT" });
+  });
+
+  test("what it is told outlives a crash, whatever its database is set to", async () => {
+    const careless = await createSingleDatabase();
+    const elsewhere = new URL("/postgres", careless).href;
+    await withClient(elsewhere, (client) =>
+      client.query(
+        `alter database ${new URL(careless).pathname.slice(1)} set synchronous_commit = off`,
+      ),
+    );
+    const { rows } = await openTestStore(careless).pool.query("show synchronous_commit");
+    expect(rows).toEqual([{ synchronous_commit: "local" }]);
+    const session = await openSession({ url: careless, name: "test", application: "test" });
+    const shown = await session.query("show synchronous_commit");
+    await closeSession(session);
+    expect(shown.rows).toEqual(rows);
   });
 
   test("says what is wrong: not installed, unreachable", async () => {
