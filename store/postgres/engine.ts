@@ -5,7 +5,7 @@ import { type Catalog, readCatalog } from "./catalog.ts";
 import { compileDirection, isSameDatabase } from "./compile.ts";
 import { allMappings, type CompiledDirection } from "./mapping.ts";
 import { applicationName, closeSession, openSession, sideLabel, sqlState } from "./session.ts";
-import { refuseChanged, type ShapeSide, ShapeWatch } from "./shape-watch.ts";
+import { refuseChanged, ShapeWatch } from "./shape-watch.ts";
 import { run } from "./statement.ts";
 import { refuseActions } from "./target-actions.ts";
 import type { SyncContext } from "./sync.ts";
@@ -57,9 +57,13 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
       { client: target, side: to, schema: plan[to].schema, role: "target" as const },
     ] as const;
     // DDL first: a plan that does not fit any more is only its consequence.
-    for (const side of sides) await refuseChanged(side);
+    const [ofSource, ofTarget] = [await refuseChanged(sides[0]), await refuseChanged(sides[1])];
     const compiled = await compilePlan(plan, direction, options.role, options.instance);
-    const shapes = await watchShapes(compiled, sides);
+    const targets = new Set(allMappings(compiled).map(({ mapping }) => mapping.target.name));
+    const shapes = await ShapeWatch.open([
+      { ...sides[0], tables: compiled.logged.map(({ name }) => name), taken: ofSource },
+      { ...sides[1], tables: [...targets], taken: ofTarget },
+    ]);
     const replicaRole = await tryReplicaRole(target);
     if (!replicaRole) refuseActions(compiled, plan);
     // The position is stored with the rows: what the source is told must survive a crash of the target.
@@ -73,17 +77,6 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
     await close();
     throw error;
   }
-}
-
-function watchShapes(
-  compiled: CompiledDirection,
-  [source, target]: readonly [ShapeSide, ShapeSide],
-): Promise<ShapeWatch> {
-  const targets = new Set(allMappings(compiled).map(({ mapping }) => mapping.target.name));
-  return ShapeWatch.open([
-    { ...source, tables: compiled.logged.map((logged) => logged.name) },
-    { ...target, tables: [...targets] },
-  ]);
 }
 
 function openSyncSession(

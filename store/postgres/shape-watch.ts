@@ -20,6 +20,9 @@ export interface ShapeSide {
   readonly role: ShapeRole;
 }
 
+/** The shapes that the migration runs on, as they are kept, by table. */
+export type TakenShapes = ReadonlyMap<string, string>;
+
 /**
  * Stops a sync before it commits what it made from tables that DDL has changed (DESIGN §2.3). The shapes a migration
  * runs on are kept in `crossfade.shape` of their side, so that a process that starts later knows them too; only
@@ -27,22 +30,35 @@ export interface ShapeSide {
  *
  * `check` belongs after the reads and before the commit: DDL that a read may have seen was committed before it, and so
  * is seen by a later look at the catalog; the tables the sync wrote stay locked against DDL until its commit.
+ *
+ * Mappings are resolved against the tables as they were then: a session that slept through DDL and a `resume` finds other shapes
+ * than it began with, and ends with STALE.
  */
 export class ShapeWatch {
   readonly #sides: readonly Watched[];
 
-  private constructor(sides: readonly ShapeSide[]) {
-    this.#sides = sides.map((of) => ({ of, oids: [], token: "" }));
+  private constructor(sides: readonly Watched[]) {
+    this.#sides = sides;
   }
 
-  /** Takes the shapes of tables that are not known yet as they are; throws SHAPE_CHANGED for those that changed. */
+  /**
+   * Takes the shapes of tables that are not known yet as they are; throws SHAPE_CHANGED for those that changed. `taken` is what
+   * `refuseChanged` returned before anything was made of the catalogs.
+   */
   static async open(
-    sides: readonly (ShapeSide & { readonly tables: readonly string[] })[],
+    sides: readonly (ShapeSide & {
+      readonly tables: readonly string[];
+      readonly taken: TakenShapes;
+    })[],
   ): Promise<ShapeWatch> {
-    for (const side of sides) await rememberNew(side, side.tables);
-    const watch = new ShapeWatch(sides);
-    for (const side of watch.#sides) await look(side);
-    return watch;
+    const watched: Watched[] = [];
+    for (const of of sides) {
+      await rememberNew(of, of.tables);
+      const taken = new Map([...(await readStored(of.client, of.side)), ...of.taken]);
+      watched.push({ of, taken, oids: [], token: "" });
+    }
+    for (const side of watched) await look(side);
+    return new ShapeWatch(watched);
   }
 
   /**
@@ -80,6 +96,7 @@ export class ShapeWatch {
 
 interface Watched {
   readonly of: ShapeSide;
+  taken: TakenShapes;
   oids: readonly string[];
   token: string;
 }
@@ -98,13 +115,31 @@ async function look(side: Watched): Promise<void> {
   // Before the shapes are judged: what changes in between changes the token too.
   const token = await readToken(client, side.oids);
   await refuseChanged(side.of);
+  side.taken = goneOnWith(side, await readStored(client, side.of.side));
   side.token = token;
 }
 
-/** Throws SHAPE_CHANGED if a table of a side is not what the migration runs on. */
-export async function refuseChanged(side: ShapeSide): Promise<void> {
+/** What is kept now, where it tells of the same tables as what this session began with. Else throws STALE. */
+function goneOnWith({ of, taken }: Watched, stored: TakenShapes): TakenShapes {
+  for (const [table, was] of taken) {
+    const is = stored.get(table);
+    const isSame = () =>
+      is !== undefined &&
+      shapeChanges(JSON.parse(was) as Shape, JSON.parse(is) as Shape, of.role).length === 0;
+    if (is === was || isSame()) continue;
+    throw new CrossfadeError(
+      "STALE",
+      `${of.side} database: table ${table} changed, and was taken as it is now by somebody else`,
+    );
+  }
+  return stored;
+}
+
+/** Throws SHAPE_CHANGED if a table of a side is not what the migration runs on. Returns what that is. */
+export async function refuseChanged(side: ShapeSide): Promise<TakenShapes> {
+  const taken = await readStored(side.client, side.side);
   const changes = await changedShapes(side);
-  if (changes.length === 0) return;
+  if (changes.length === 0) return taken;
   throw new CrossfadeError(
     "SHAPE_CHANGED",
     `${side.side} database: ${changes.map(({ table, what }) => `table ${table} changed: ${what.join(", ")}`).join("; ")}. ` +
@@ -168,7 +203,7 @@ export async function forgetShapes(client: pg.ClientBase, side: Side): Promise<v
   await run(client, "delete from crossfade.shape where side = $1", [side]);
 }
 
-async function readStored(client: pg.ClientBase, side: Side): Promise<Map<string, string>> {
+async function readStored(client: pg.ClientBase, side: Side): Promise<TakenShapes> {
   const rows = await run(client, "select name, shape from crossfade.shape where side = $1", [side]);
   return new Map(rows.map(([name, shape]) => [name ?? "", shape ?? ""]));
 }

@@ -1,4 +1,6 @@
 import { expect, onTestFinished, test } from "vitest";
+import { openEngine } from "../../store/postgres/engine.ts";
+import { forgetShapes } from "../../store/postgres/shape-watch.ts";
 import { createDatabasePair, withClient } from "../support/databases.ts";
 import { mapping, SyncWorld } from "../support/sync-world.ts";
 import { testedFeed } from "../support/tested-feed.ts";
@@ -121,6 +123,31 @@ test("a fence alone does not pass after DDL: what was written since may not have
   await world.feed.writeFence();
   await expect(world.drain()).rejects.toMatchObject({ code: "SHAPE_CHANGED" });
   expect((await world.new.query(position)).rows).toEqual(at);
+});
+
+test("a session that slept through DDL and a resume writes nothing: its mappings are those of before", async () => {
+  const world = await open();
+  await world.old.query("update items set name = 'changed' where id = 1");
+  await world.drain();
+  for (const side of ["old", "new"] as const) {
+    await world[side].query("alter table items add extra text");
+    await forgetShapes(world[side], side);
+  }
+  await world.old.query("update items set name = 'more', extra = 'extra' where id = 1");
+  // While the resume is under way, and after it.
+  await expect(world.drain()).rejects.toMatchObject({ code: "STALE" });
+  const { plan } = world;
+  const next = await openEngine({
+    plan,
+    direction: "forward",
+    epoch: 1,
+    role: "next",
+    instance: "b",
+  });
+  onTestFinished(() => next.close());
+  await expect(world.drain()).rejects.toMatchObject({ code: "STALE" });
+  expect(await titles(world)).toEqual([{ id: "1", title: "changed", price: "1" }]);
+  await next.context.shapes.check();
 });
 
 test("what changes no row stops nothing, however it rewrites the table", async () => {
