@@ -2,7 +2,7 @@ import type { Log } from "../../config/lifecycle.ts";
 import type { Feed, FeedBatch } from "../../store/postgres/feed.ts";
 import type { CompiledDirection, Driver } from "../../store/postgres/mapping.ts";
 import { deleteOrphans, type OwnedTarget, ownedTargets } from "../../store/postgres/orphans.ts";
-import { listQuarantine } from "../../store/postgres/quarantine.ts";
+import { listQuarantine, type QuarantineRow } from "../../store/postgres/quarantine.ts";
 import {
   ALL_STRIPES,
   CatalogMoved,
@@ -174,7 +174,7 @@ export class Passes {
     heal: boolean,
   ): Promise<number> {
     let deferred = 0;
-    if (heal) deferred += await this.#heal(transaction);
+    const waiting = heal ? await this.#deferredKeys() : [];
     for (const driver of this.#context.compiled.drivers) {
       deferred += await this.#sync(transaction, driver, keys.get(driver) ?? [], {
         careful,
@@ -182,25 +182,40 @@ export class Passes {
       });
     }
     const truncated = targetsTruncated(this.#context.compiled, batch);
-    if (truncated.length > 0) await transaction.later.send();
+    if (waiting.length > 0 || truncated.length > 0) await transaction.later.send();
     for (const target of truncated) await deleteOrphans(this.#context, target);
-    return deferred;
+    return waiting.length > 0 ? this.#heal(transaction, waiting, keys) : deferred;
   }
 
-  /** All deferred keys of a table together, deletes first; who is refused now is quarantined. */
-  async #heal(transaction: SyncTransaction): Promise<number> {
+  async #deferredKeys(): Promise<readonly QuarantineRow[]> {
     const rows = await listQuarantine(this.#context.target, this.#context.compiled.direction);
+    return rows.filter((row) => row.state === "deferred");
+  }
+
+  /**
+   * All deferred keys of a table together, deletes first; after those of the batch, because what they waited for may be among them.
+   * Who has waited and is refused now is quarantined; who changed again meanwhile waits again. Returns how many do.
+   */
+  async #heal(
+    transaction: SyncTransaction,
+    waiting: readonly QuarantineRow[],
+    changed: ChangedKeys,
+  ): Promise<number> {
+    const rows = await this.#deferredKeys();
+    const name = (key: Key) => JSON.stringify(key);
+    let deferred = 0;
     for (const driver of this.#context.compiled.drivers) {
-      const keys = rows
-        .filter((row) => row.state === "deferred" && row.sourceTable === driver.name)
-        .map((row) => row.key);
-      await this.#sync(transaction, driver, keys, {
+      const of = (one: QuarantineRow) => one.sourceTable === driver.name;
+      const due = new Set(waiting.filter(of).map(({ key }) => name(key)));
+      for (const key of changed.get(driver) ?? []) due.delete(name(key));
+      const keys = rows.filter(of).map(({ key }) => key);
+      deferred += await this.#sync(transaction, driver, keys, {
         careful: true,
-        defer: false,
+        defer: (key) => !due.has(name(key)),
         deleteFirst: true,
       });
     }
-    return 0;
+    return deferred;
   }
 
   async #sync(

@@ -27,8 +27,8 @@ export interface KeySyncOptions extends ApplyOptions {
    * savepoints cost two round trips per mapping and refusals are rare.
    */
   readonly careful: boolean;
-  /** false: a foreign-key or unique refusal is final. */
-  readonly defer: boolean;
+  /** false: a foreign-key or unique refusal is final; or of which keys it is not. */
+  readonly defer: boolean | ((key: Key) => boolean);
 }
 
 /** Errors by which the target (or what the plan says of a row) refuses a row, as opposed to trouble with the server. */
@@ -248,8 +248,11 @@ async function syncCarefully(
     if (!isRefusal(error)) throw error;
     await run(target, "rollback to savepoint cf_sync");
     const keys = keysAndRowKeys(part.driver, part.reader, scope);
-    if (keys.length <= 1)
-      return [refusalOf(part.driver, part.mapping, keys[0] ?? [], error as Error, options.defer)];
+    if (keys.length <= 1) {
+      const [key = []] = keys;
+      const defer = typeof options.defer === "boolean" ? options.defer : options.defer(key);
+      return [refusalOf(part.driver, part.mapping, key, error as Error, defer)];
+    }
     const middle = keys.length >> 1;
     const refusals: Refusal[] = [];
     for (const half of [keys.slice(0, middle), keys.slice(middle)]) {

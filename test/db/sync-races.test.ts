@@ -198,6 +198,36 @@ test("a fence passes only with everything before it", async () => {
   expect((await ids(world.new)).length).toBe(100);
 });
 
+/** So many changes that a pass which begins with what came before them ends within them. */
+const BACKLOG = "update users set name = name where id between 100 and 5200";
+
+test.each([
+  [
+    "the row in its way",
+    `update users set name = 'n1' where id = 2; ${BACKLOG}; update users set name = 'n1, moved' where id = 1`,
+  ],
+  [
+    "the row that it changed places with",
+    `update users set id = id where id = 2; ${BACKLOG};
+     update users set name = case id when 1 then 'n2' else 'n1' end where id in (1, 2)`,
+  ],
+])("a key that came a pass before %s is not left in quarantine", async (_, writes) => {
+  const urls = await createDatabasePair();
+  const table = (rule: string) =>
+    `create table users (id int primary key, name text not null unique ${rule})`;
+  await withClient(urls.oldUrl, (client) => client.query(table("deferrable initially deferred")));
+  await withClient(urls.newUrl, (client) => client.query(table("")));
+  const world = await SyncWorld.open({ ...urls, forward: [mapping("users", "users")] });
+  open.push(() => world.close());
+  await world.old.query("insert into users select n, 'n' || n from generate_series(1, 6000) n");
+  await world.drain();
+  await world.old.query(`begin; ${writes}; commit`);
+  await world.drain();
+  const named = "select id::text, name from users where id <= 2 order by id";
+  expect((await world.new.query(named)).rows).toEqual((await world.old.query(named)).rows);
+  expect((await world.new.query("select key, state from crossfade.quarantine")).rows).toEqual([]);
+});
+
 async function other(world: SyncWorld) {
   const engine = await openEngine({
     plan: world.plan,
