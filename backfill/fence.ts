@@ -16,7 +16,7 @@ export async function awaitFence(context: SyncContext, timeoutMs = 60_000): Prom
   for (;;) {
     const [row] = await run(
       context.target,
-      "select (read >= $2::bigint)::text, epoch::text from crossfade.position where direction = $1",
+      "select (read >= $2::bigint)::text from crossfade.position where direction = $1",
       [context.compiled.direction, fence.toString()],
     );
     if (row?.[0] === "true") return;
