@@ -189,12 +189,13 @@ async function pause(
   return { paused: after.paused };
 }
 
-/** Also gives failed chunks another chance: whoever resumes has removed the reason. */
+/** Also gives failed chunks another chance: whoever resumes has removed the reason. After a flip those of the way back, which a gap had copied. */
 async function resume(execution: Execution, what: RequestArgs<"resume">["what"]): Promise<unknown> {
+  const { store } = execution;
   const taken = await takeChangedShapes(execution);
   const result = await pause(execution, what, false);
-  const retried =
-    what === "mirror" ? 0 : await resetChunks(execution.store, "forward", { onlyFailed: true });
+  const direction = activeDirection(await readMigration(store));
+  const retried = what === "mirror" ? 0 : await resetChunks(store, direction, { onlyFailed: true });
   return { ...(result as object), chunks_retried: retried, tables_taken: taken };
 }
 

@@ -1,4 +1,5 @@
 import { expect, test } from "vitest";
+import { progress, replaceChunks } from "../../store/control/chunk-ledger.ts";
 import { readEvents, readReceipts } from "../../store/control/history.ts";
 import { readMigration } from "../../store/control/migration.ts";
 import { listen } from "../../store/control/listen.ts";
@@ -101,6 +102,17 @@ test(
         client.query("update items set name = 'stray' where id = 3"),
       ),
     ).rejects.toMatchObject({ code: "CF001" });
+
+    // As if a gap were healed after the flip, and a chunk of the way back could not be copied.
+    const chunk = { n: 0, lo: undefined, hi: undefined, estRows: 120, planVersion: 0 };
+    await replaceChunks(store, "reverse", "items", [chunk]);
+    await store.pool.query(
+      `update ${store.table("chunk")} set state = 'failed' where direction = 'reverse'`,
+    );
+    expect(await ask(plan, "resume", { what: "backfill" })).toMatchObject({ chunks_retried: 1 });
+    await expect
+      .poll(() => progress(store, "reverse"), { timeout: 20_000 })
+      .toMatchObject([{ done: 1, failed: 0 }]);
 
     const back = await ask(plan, "rollback", { to: "shadow", wait: true });
     expect(back).toMatchObject({ phase: "shadow", receipt: { kind: "rollback", ok: true } });
