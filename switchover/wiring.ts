@@ -14,6 +14,7 @@ import { readWorkers } from "../store/control/workers.ts";
 import { dropAside } from "../store/postgres/drop-aside.ts";
 import { refusedCount } from "../store/postgres/guard.ts";
 import { acceptLoss, listQuarantine } from "../store/postgres/quarantine.ts";
+import { unloggedTables } from "../store/postgres/logged-tables.ts";
 import { changedShapes } from "../store/postgres/shape-watch.ts";
 import { serverVersion } from "../store/postgres/server-health.ts";
 import { findState } from "../store/postgres/state.ts";
@@ -115,7 +116,16 @@ async function changed(wiring: Wiring, direction: Direction): Promise<string[]> 
     );
     found.push(...shapes.map(({ table, what }) => `${side} ${table}: ${what.join(", ")}`));
   }
-  return found;
+  // A plan that does not fit tables that changed is told of by whoever takes them.
+  return found.length > 0 ? found : unlogged(wiring, direction);
+}
+
+/** The plan was edited: it follows what its feed does not log. */
+async function unlogged(wiring: Wiring, direction: Direction): Promise<string[]> {
+  const compiled = (await compileBoth(wiring.plan))[direction];
+  if (compiled === undefined) return [];
+  const found = await onSide(wiring, compiled.source, (client) => unloggedTables(client, compiled));
+  return found.map((what) => `${compiled.source}: ${what}`);
 }
 
 async function flip(wiring: Wiring, request: FlipRequest): Promise<Receipt> {

@@ -6,6 +6,7 @@ import { describeQuery, resolveTypes, structureOfTypes } from "./compile-checks.
 import type { CompileInput } from "./compile-input.ts";
 import { compileMapping, withDiscriminators } from "./compile-mapping.ts";
 import { compileTransform } from "./compile-transform.ts";
+import { installedTables } from "./logged-tables.ts";
 import {
   type CompiledDirection,
   columnsNamedIn,
@@ -46,7 +47,7 @@ export async function compileDirection(given: CompileInput): Promise<CompiledDir
   if (issues.length > 0) throw new PlanError(plan.file, issues);
   const source = sourceOf(direction);
   const target = targetOf(direction);
-  const tables = loggedTables(mappings, input, issues);
+  const tables = await loggedTables(mappings, input, issues);
   const drivers: Driver[] = [];
   for (const name of new Set(mappings.map((mapping) => mapping.from.table))) {
     const driver = await compileDriver(name, mappings, tables, input, issues);
@@ -108,19 +109,24 @@ function expandSet(
   }));
 }
 
-/** Numbers are given in alphabetical order, so that every process arrives at the same ones. */
-function loggedTables(
+/**
+ * Numbers are given in alphabetical order, so that every process arrives at the same ones; a table that was installed keeps
+ * its own when the plan is edited: log, chunks and locks know it by that.
+ */
+async function loggedTables(
   mappings: readonly MappingPlan[],
   input: CompileInput,
   issues: PlanIssue[],
-): LoggedTable[] {
+): Promise<LoggedTable[]> {
   const names = new Set<string>();
   for (const mapping of mappings) {
     names.add(mapping.from.table);
     for (const table of mapping.from.also.keys()) names.add(table);
   }
+  const installed = await installedTables(input.sourceClient, sourceOf(input.direction));
+  let last = Math.max(0, ...[...installed.values()].map(({ number }) => number));
   const logged: LoggedTable[] = [];
-  for (const [index, name] of [...names].toSorted().entries()) {
+  for (const name of [...names].toSorted()) {
     const table = input.sourceCatalog.get(name);
     if (table === undefined) {
       const user = mappings.find(
@@ -132,7 +138,7 @@ function loggedTables(
       });
       continue;
     }
-    logged.push(loggedTable(table, index + 1, mappings));
+    logged.push(loggedTable(table, installed.get(name)?.number ?? (last += 1), mappings));
   }
   return logged;
 }

@@ -3,6 +3,7 @@ import type { Plan } from "../../config/plan-types.ts";
 import { type Direction, type Side, sourceOf, targetOf } from "../../config/words.ts";
 import { type Catalog, readCatalog } from "./catalog.ts";
 import { compileDirection, isSameDatabase } from "./compile.ts";
+import { refuseUnlogged } from "./logged-tables.ts";
 import { allMappings, type CompiledDirection } from "./mapping.ts";
 import { applicationName, closeSession, openSession, sideLabel, sqlState } from "./session.ts";
 import { refuseChanged, ShapeWatch } from "./shape-watch.ts";
@@ -59,6 +60,7 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
     // DDL first: a plan that does not fit any more is only its consequence.
     const [ofSource, ofTarget] = [await refuseChanged(sides[0]), await refuseChanged(sides[1])];
     const compiled = await compilePlan(plan, direction, options.role, options.instance);
+    await refuseUnlogged(source, compiled);
     const targets = new Set(allMappings(compiled).map(({ mapping }) => mapping.target.name));
     const shapes = await ShapeWatch.open([
       { ...sides[0], tables: compiled.logged.map(({ name }) => name), taken: ofSource },

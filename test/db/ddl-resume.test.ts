@@ -2,6 +2,10 @@ import { expect, test } from "vitest";
 import type { Plan } from "../../config/plan-types.ts";
 import { readMigration } from "../../store/control/migration.ts";
 import type { ControlStore } from "../../store/control/open.ts";
+import { openEngine } from "../../store/postgres/engine.ts";
+import { openRealEngine } from "../../switchover/wiring.ts";
+import { openTestListener, silentLog } from "../support/control.ts";
+import { mapping } from "../support/sync-world.ts";
 import { readWorkers } from "../../store/control/workers.ts";
 import { ask, itemsPlan, runWorkers, startController } from "../support/controller-world.ts";
 import { withClient } from "../support/databases.ts";
@@ -89,5 +93,53 @@ test(
     await onOld(plan, "alter table items rename label to name");
     await onOld(plan, "update items set name = 'carried' where id = 3");
     await same(plan);
+  },
+);
+
+test(
+  "a plan edited to follow another table: nothing goes on without it, and resume takes it",
+  { timeout: 60_000 },
+  async () => {
+    const plan = await itemsPlan();
+    const { store } = await startController(plan);
+    await ask(plan, "advance", { to: "dual-write", wait: true });
+    for (const { database } of [plan.old, plan.new])
+      await withClient(database, (client) =>
+        client.query("create table accounts (id int primary key)"),
+      );
+    const forward = {
+      kind: "tables" as const,
+      mappings: [
+        mapping("accounts", "accounts"),
+        mapping("items", "items", { set: new Map([["title", "name"]]) }),
+      ],
+    };
+    const edited: Plan = { ...plan, forward };
+    const open = () =>
+      openEngine({
+        plan: edited,
+        direction: "forward",
+        epoch: 1,
+        role: "test",
+        instance: "edited",
+      });
+    await expect(open()).rejects.toMatchObject({ code: "REFUSED" });
+    const listener = await openTestListener(store);
+    const engine = openRealEngine({ plan: edited, store, listener, log: silentLog });
+    expect(await engine.changedShapes("forward")).toEqual(["old: table accounts is not followed"]);
+    await engine.acceptShapes(async () => {});
+    expect(await engine.changedShapes("forward")).toEqual([]);
+    const next = await open();
+    // What was installed keeps its number.
+    expect(next.context.compiled.logged.map(({ name, number }) => [name, number])).toEqual([
+      ["accounts", 2],
+      ["items", 1],
+    ]);
+    await next.close();
+    await onOld(plan, "insert into accounts values (7)");
+    const { rows } = await withClient(plan.old.database, (client) =>
+      client.query("select tbl, vals from crossfade.log_old where op = 'w'"),
+    );
+    expect(rows).toEqual([{ tbl: 2, vals: ["7"] }]);
   },
 );

@@ -8,8 +8,10 @@ import { openEngine } from "../../store/postgres/engine.ts";
 import { syncChunk } from "../../store/postgres/sync-chunk.ts";
 import { syncKeys } from "../../store/postgres/sync-keys.ts";
 import { syncTransaction } from "../../store/postgres/sync.ts";
+import type { MappingPlan } from "../../config/plan-types.ts";
+import { Passes } from "../../proxy/mirror/pass.ts";
 import { createDatabasePair, withClient } from "../support/databases.ts";
-import { mapping, SyncWorld } from "../support/sync-world.ts";
+import { mapping, openTestFeed, quiet, SyncWorld } from "../support/sync-world.ts";
 import { testedFeed } from "../support/tested-feed.ts";
 
 const open: (() => Promise<unknown>)[] = [];
@@ -239,6 +241,47 @@ async function other(world: SyncWorld) {
   open.push(() => engine.close());
   return engine.context;
 }
+
+test("a plan that was edited does not mistake one table's changes for another's", async () => {
+  const urls = await createDatabasePair();
+  for (const url of [urls.oldUrl, urls.newUrl])
+    await withClient(url, (client) =>
+      client.query(
+        `${TABLE}; create table accounts (id int primary key); create table more (id int primary key)`,
+      ),
+    );
+  const forward = [mapping("accounts", "accounts"), mapping("users", "users")];
+  const world = await SyncWorld.open({ ...urls, forward });
+  open.push(() => world.close());
+  await world.feed.close();
+  await world.old.query("insert into users values (1, 'u')");
+  const edited = (mappings: readonly MappingPlan[]) => {
+    const plan = { ...world.plan, forward: { kind: "tables" as const, mappings } };
+    return openEngine({ plan, direction: "forward", epoch: 1, role: "test", instance: "edited" });
+  };
+  const fewer = await edited([mapping("users", "users")]);
+  open.push(() => fewer.close());
+  const feed = await openTestFeed(world.plan, fewer.context);
+  open.push(() => feed.close());
+  const passes = new Passes(fewer.context, feed, quiet);
+  await expect
+    .poll(async () => {
+      await passes.run();
+      return ids(world.new);
+    })
+    .toEqual([1]);
+  await expect(edited([...forward, mapping("more", "more")])).rejects.toMatchObject({
+    code: "REFUSED",
+    message: expect.stringContaining("table more is not followed") as string,
+  });
+  const also = mapping("accounts", "accounts", { also: { users: "length(name)" } });
+  await expect(edited([also, mapping("users", "users")])).rejects.toMatchObject({
+    code: "REFUSED",
+    message: expect.stringContaining(
+      "of table users the feed knows id, and the plan needs id, name",
+    ) as string,
+  });
+});
 
 test("where a key's chunk is, is known only for one plan of chunks", async () => {
   const world = await openWorld();
