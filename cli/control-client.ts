@@ -33,7 +33,7 @@ export async function withListener<T>(
   work: (store: ControlStore, listener: Listener) => Promise<T>,
 ): Promise<T> {
   return withStore(context, async (store) => {
-    const listener = listen(store, context.log);
+    const listener = listen(store, context.log, "controller");
     try {
       return await work(store, listener);
     } finally {

@@ -24,7 +24,7 @@ async function runControlRole({ plan, log, signal, ready }: RoleInput): Promise<
     instance: randomBytes(4).toString("hex"),
   });
   stack.defer(() => closeControlStore(store));
-  const listener = listen(store, log);
+  const listener = listen(store, log, "controller");
   stack.defer(() => listener.close());
   const parts = {
     plan,

@@ -10,7 +10,7 @@ export async function withStatusInput<T>(
   work: (input: StatusInput) => Promise<T>,
 ): Promise<T> {
   const store = openControlStore(plan, { role: "cli", instance: "status" });
-  const listener = listen(store, log);
+  const listener = listen(store, log, "controller");
   try {
     return await work({ plan, store, engine: openRealEngine({ plan, store, listener, log }), log });
   } finally {

@@ -194,7 +194,7 @@ export class ControlLink implements RoutingSource {
   #tellAtOnce({ epoch, hold }: Acknowledgement): boolean {
     if (this.#listener?.connected !== true) return false;
     const { id } = this.#options;
-    void this.#listener.notify({ t: "sidecar", id, epoch, hold, news: false });
+    void this.#listener.notify("controller", { t: "sidecar", id, epoch, hold });
     return true;
   }
 
@@ -219,7 +219,7 @@ export class ControlLink implements RoutingSource {
    */
   async start(): Promise<void> {
     const { log } = this.#options;
-    this.#listener = listen(this.#store, log);
+    this.#listener = listen(this.#store, log, "sidecars");
     this.#watcher = watchState(this.#store, this.#listener, log);
     this.#listener.on((message) => this.#hear(message));
     this.#listener.onConnected(() => this.#refresh());
@@ -330,7 +330,7 @@ export class ControlLink implements RoutingSource {
   #hear(message: ControlMessage): void {
     if (message.t === "passed") this.#pass(message.epoch, BigInt(message.fence));
     const { id } = this.#options;
-    if (message.t === "sidecar" && message.id !== id && message.news !== false) this.#refresh();
+    if (message.t === "sidecar" && message.id !== id) this.#refresh();
   }
 
   /** Never backwards: the message and the poll overtake each other. In a gap nothing has passed, whatever was said before. */

@@ -32,7 +32,7 @@ export async function startControlRole({ plan, log }: ControlRoleOptions): Promi
     role: "control",
     instance: randomBytes(4).toString("hex"),
   });
-  const listener = listen(store, log);
+  const listener = listen(store, log, "controller");
   const close = async () => {
     await listener.close();
     await closeControlStore(store);

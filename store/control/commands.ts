@@ -1,5 +1,5 @@
 import type { ErrorCode } from "../../config/errors.ts";
-import { query } from "./open.ts";
+import { channelOf, query } from "./open.ts";
 import type { ControlStore } from "./open.ts";
 import type { Listener } from "./listen.ts";
 
@@ -55,7 +55,7 @@ export async function enqueueCommand(
     store,
     `with queued as (insert into ${store.table("command")} (kind, args, by) values ($2, $3, $4) returning id)
      select id, ${NOTIFY_COMMAND} from queued`,
-    [store.channel, command.kind, JSON.stringify(command.args), command.by],
+    [channelOf(store, "controller"), command.kind, JSON.stringify(command.args), command.by],
   );
   return rows[0]?.id ?? 0;
 }
@@ -80,7 +80,7 @@ export async function enqueueOnce(
        insert into ${store.table("command")} (kind, args, by, idempotency_key) values ($2, $3, $4, $5)
        on conflict (idempotency_key) where idempotency_key is not null do nothing returning id)
      select id, ${NOTIFY_COMMAND} from queued`,
-    [store.channel, command.kind, args, command.by, command.key],
+    [channelOf(store, "controller"), command.kind, args, command.by, command.key],
   );
   if (rows[0] !== undefined) return rows[0].id;
   const before = await query<{ id: number; same: boolean }>(
@@ -152,7 +152,7 @@ export async function finishCommand(
        where id = $2 and state = 'running' returning id)
      select ${NOTIFY_COMMAND} from finished`,
     [
-      store.channel,
+      channelOf(store, "controller"),
       id,
       failed ? "failed" : "done",
       failed ? null : JSON.stringify(outcome.result ?? null),
@@ -176,7 +176,7 @@ export async function failOrphanedCommands(
        update ${store.table("command")} set state = 'failed', error = $2, finished = clock_timestamp()
        where state = 'running' returning id)
      select id, ${NOTIFY_COMMAND} from finished order by id`,
-    [store.channel, JSON.stringify(error)],
+    [channelOf(store, "controller"), JSON.stringify(error)],
   );
   return rows.map((row) => row.id);
 }

@@ -1,5 +1,5 @@
 import type { Phase, Side } from "../../config/words.ts";
-import { query } from "./open.ts";
+import { channelOf, query } from "./open.ts";
 import type { ControlStore } from "./open.ts";
 
 /** One line of the timeline. Events are only ever added. */
@@ -28,7 +28,7 @@ export async function addEvent(
        insert into ${store.table("event")} (kind, by, phase, epoch, detail)
        select $1, $2, phase, epoch, $3 from ${store.table("migration")} returning id)
      select pg_notify($4, '{"t":"event"}') from added`,
-    [event.kind, event.by, JSON.stringify(event.detail ?? {}), store.channel],
+    [event.kind, event.by, JSON.stringify(event.detail ?? {}), channelOf(store, "controller")],
   );
 }
 

@@ -4,11 +4,11 @@ import { redact } from "../../config/describe.ts";
 import { messageOf } from "../../config/errors.ts";
 import type { Log } from "../../config/lifecycle.ts";
 import { applicationName } from "../postgres/session.ts";
-import { queryOften } from "./open.ts";
-import type { ControlStore } from "./open.ts";
+import { channelOf, queryOften } from "./open.ts";
+import type { Audience, ControlStore } from "./open.ts";
 
 /**
- * What travels on the plan's channel. Truth is in the tables: a message says "look", and what it carries beside is believed
+ * What travels on the plan's channels. Truth is in the tables: a message says "look", and what it carries beside is believed
  * only until somebody has looked.
  */
 export type ControlMessage =
@@ -19,13 +19,12 @@ export type ControlMessage =
   | { readonly t: "command" }
   /** Something was added to the timeline. */
   | { readonly t: "event" }
-  /** What a sidecar acknowledges; absent when it left. `news`: other sidecars want to know more of it. */
+  /** What a sidecar acknowledges; absent when it left. Other sidecars hear of it when they want to know more of it. */
   | {
       readonly t: "sidecar";
       readonly id: string;
       readonly epoch?: number;
       readonly hold?: number | null;
-      readonly news?: boolean;
     };
 
 export type MessageHandler = (message: ControlMessage) => void;
@@ -33,12 +32,13 @@ export type MessageHandler = (message: ControlMessage) => void;
 const RETRY_MS = 300;
 
 /**
- * Listens on the plan's channel and reconnects for ever: a listener that gave up would leave a sidecar blind while it
+ * Listens on the plan's channels and reconnects for ever: a listener that gave up would leave a sidecar blind while it
  * looks alive. What was sent while the connection was down is lost, so `onConnected` handlers must look for themselves.
  */
 export class Listener {
   readonly #store: ControlStore;
   readonly #log: Log;
+  readonly #audiences: readonly Audience[];
   readonly #handlers = new Set<MessageHandler>();
   readonly #connectedHandlers = new Set<() => void>();
   #subscriber: Subscriber | undefined;
@@ -46,9 +46,10 @@ export class Listener {
   #closed = false;
   #retry: NodeJS.Timeout | undefined;
 
-  constructor(store: ControlStore, log: Log) {
+  constructor(store: ControlStore, log: Log, audiences: readonly Audience[]) {
     this.#store = store;
     this.#log = log;
+    this.#audiences = audiences;
     void this.#connect();
   }
 
@@ -95,10 +96,10 @@ export class Listener {
    * Sends a message on this listener's own session, which is open and idle: a statement on the store's pool may have to wait
    * for a connection. It may get lost, like every message.
    */
-  async notify(message: ControlMessage): Promise<void> {
+  async notify(audience: Audience, message: ControlMessage): Promise<void> {
     if (!this.#connected) return;
     try {
-      await this.#subscriber?.notify(this.#store.channel, message);
+      await this.#subscriber?.notify(channelOf(this.#store, audience), message);
     } catch (error) {
       this.#log.debug(
         { reason: redact(messageOf(error)) },
@@ -123,7 +124,7 @@ export class Listener {
     this.#subscriber = subscriber;
     try {
       await subscriber.connect();
-      await subscriber.listenTo(this.#store.channel);
+      for (const channel of this.#channels()) await subscriber.listenTo(channel);
       this.#onUp();
       subscriber.events.on("connected", () => this.#onUp());
     } catch (error) {
@@ -138,7 +139,7 @@ export class Listener {
   }
 
   #createSubscriber(): Subscriber {
-    const { url, plan, role, instance, channel } = this.#store;
+    const { url, plan, role, instance } = this.#store;
     const subscriber = pgListen.default(
       // query_timeout makes the paranoid check fail on a black-holed connection instead of waiting for ever.
       {
@@ -149,7 +150,8 @@ export class Listener {
       },
       { retryTimeout: 0, paranoidChecking: 5_000, retryInterval: () => this.#retryInterval() },
     );
-    subscriber.notifications.on(channel, (message: ControlMessage) => this.#dispatch(message));
+    for (const channel of this.#channels())
+      subscriber.notifications.on(channel, (message: ControlMessage) => this.#dispatch(message));
     subscriber.events.on("reconnect", () => {
       this.#connected = false;
     });
@@ -158,6 +160,11 @@ export class Listener {
         this.#log.debug({ reason: redact(messageOf(error)) }, "control store: listening failed");
     });
     return subscriber;
+  }
+
+  #channels(): readonly string[] {
+    const own = this.#audiences.map((audience) => channelOf(this.#store, audience));
+    return [this.#store.channel, ...own];
   }
 
   /** pg-listen's reconnection loop cannot be stopped from outside; throwing here ends it. */
@@ -180,17 +187,20 @@ export class Listener {
   }
 }
 
-/** Starts listening; returns at once, connected or not. */
-export function listen(store: ControlStore, log: Log): Listener {
-  return new Listener(store, log);
+/** Starts listening for what concerns everybody and these; returns at once, connected or not. */
+export function listen(store: ControlStore, log: Log, ...audiences: readonly Audience[]): Listener {
+  return new Listener(store, log, audiences);
 }
 
-/** Tells every sidecar and the controller that the mirror passed `fence` of `epoch`. */
+/** Tells every sidecar that the mirror passed `fence` of `epoch`. */
 export async function notifyPassed(
   store: ControlStore,
   epoch: number,
   fence: string | bigint,
 ): Promise<void> {
   const message: ControlMessage = { t: "passed", epoch, fence: String(fence) };
-  await queryOften(store, "select pg_notify($1, $2)", [store.channel, JSON.stringify(message)]);
+  await queryOften(store, "select pg_notify($1, $2)", [
+    channelOf(store, "sidecars"),
+    JSON.stringify(message),
+  ]);
 }

@@ -11,7 +11,7 @@ import { statementName } from "../postgres/statement.ts";
 export interface ControlStore {
   readonly plan: string;
   readonly schema: string;
-  /** NOTIFY channel of this plan. */
+  /** NOTIFY channel of this plan that everybody listens on. */
   readonly channel: string;
   /** Which process this is: `mirror`, and a name unique among its kind. */
   readonly role: string;
@@ -81,7 +81,7 @@ export function openControlStore(
   return {
     plan: plan.name,
     schema,
-    channel: channelOf(plan.name, schema),
+    channel: planChannel(plan.name, schema),
     ...process,
     url: plan.control.database,
     pool,
@@ -95,8 +95,18 @@ export async function closeControlStore(store: ControlStore): Promise<void> {
   if (!store.pool.ended) await store.pool.end();
 }
 
-/** The NOTIFY channel of a plan. */
-export function channelOf(plan: string, schema: string): string {
+/**
+ * Whom a message is for, where it does not concern everybody: each message wakes whoever listens, and in a flip they all wait for
+ * the same processors.
+ */
+export type Audience = "controller" | "sidecars";
+
+/** The NOTIFY channel of an audience. */
+export function channelOf(store: Pick<ControlStore, "channel">, audience: Audience): string {
+  return `${store.channel}_${audience}`;
+}
+
+function planChannel(plan: string, schema: string): string {
   const hash = createHash("sha256")
     .update(plan + schema)
     .digest("hex");

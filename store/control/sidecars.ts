@@ -1,5 +1,5 @@
 import type { RouteKind, Side } from "../../config/words.ts";
-import { query, queryOften } from "./open.ts";
+import { channelOf, query, queryOften } from "./open.ts";
 import type { ControlStore } from "./open.ts";
 import type { RequestReport } from "./request-report.ts";
 import type { ShadowReport } from "./shadow-report.ts";
@@ -81,7 +81,7 @@ export interface SidecarSeen extends SidecarHeartbeat {
 
 /**
  * Registers a sidecar or renews it. Notifies the controller only when something a flip waits for changed (epoch, hold, last
- * write in flight answered), so that heartbeats wake nobody.
+ * write in flight answered), and the other sidecars when they want to know more (epoch, promises), so that heartbeats wake nobody.
  */
 export async function beatSidecar(store: ControlStore, beat: SidecarHeartbeat): Promise<void> {
   await queryOften(
@@ -94,9 +94,10 @@ export async function beatSidecar(store: ControlStore, beat: SidecarHeartbeat): 
          in_flight_writes = excluded.in_flight_writes, listen = excluded.listen, stats = excluded.stats, seen = clock_timestamp()
        returning id)
      select case when (b.epoch, b.hold_attempt, b.in_flight_writes = 0) is distinct from ($2::int, $3::int, $4::int = 0) or $8::boolean
-                 then pg_notify($7, json_build_object('t', 'sidecar', 'id', $1::text, 'epoch', $2::int, 'hold', $3::int,
-                   'news', b.epoch is distinct from $2::int or $8::boolean)::text) end
-     from beat left join before b on true`,
+                 then pg_notify($7, news) end,
+            case when b.epoch is distinct from $2::int or $8::boolean then pg_notify($9, news) end
+     from beat left join before b on true,
+          cast(json_build_object('t', 'sidecar', 'id', $1::text, 'epoch', $2::int, 'hold', $3::int) as text) as news`,
     [
       beat.id,
       beat.epoch,
@@ -104,8 +105,9 @@ export async function beatSidecar(store: ControlStore, beat: SidecarHeartbeat): 
       beat.inFlightWrites,
       beat.listen,
       JSON.stringify(beat.stats),
-      store.channel,
+      channelOf(store, "controller"),
       beat.isNews ?? false,
+      channelOf(store, "sidecars"),
     ],
   );
 }
@@ -151,8 +153,13 @@ export async function removeSidecar(store: ControlStore, id: string): Promise<vo
   await query(
     store,
     `with gone as (delete from ${store.table("sidecar")} where id = $1 returning id)
-     select pg_notify($2, $3) from gone`,
-    [id, store.channel, JSON.stringify({ t: "sidecar", id })],
+     select pg_notify($2, $4), pg_notify($3, $4) from gone`,
+    [
+      id,
+      channelOf(store, "controller"),
+      channelOf(store, "sidecars"),
+      JSON.stringify({ t: "sidecar", id }),
+    ],
   );
 }
 

@@ -29,6 +29,7 @@ import {
   useApprovals,
 } from "../../store/control/history.ts";
 import { notifyPassed } from "../../store/control/listen.ts";
+import type { ControlMessage } from "../../store/control/listen.ts";
 import {
   changeMigration,
   holdWrites,
@@ -233,7 +234,7 @@ describe("notifications", () => {
 
   test("the listener itself comes back after its connection was killed", async () => {
     const store = await freshStore();
-    const listener = await openTestListener(store);
+    const listener = await openTestListener(store, "sidecars");
     const back = new Promise<void>((resolve) => listener.onConnected(resolve));
     await withClient(database, (client) =>
       client.query(
@@ -247,11 +248,18 @@ describe("notifications", () => {
     expect(await next).toEqual({ t: "passed", epoch: 3, fence: "12345678901234567890" });
   });
 
-  test("a sidecar's heartbeat wakes the controller only when it acknowledges something", async () => {
+  test("a sidecar's heartbeat wakes the controller only when it acknowledges something, sidecars when its epoch or promises change, and nobody else", async () => {
     const store = await freshStore();
-    const listener = await openTestListener(store);
-    const heard: unknown[] = [];
-    listener.on((message) => heard.push(message));
+    const audiences = { controller: ["controller"], sidecars: ["sidecars"], others: [] } as const;
+    const heard: Record<keyof typeof audiences, ControlMessage[]> = {
+      controller: [],
+      sidecars: [],
+      others: [],
+    };
+    for (const name of Object.keys(audiences) as (keyof typeof audiences)[]) {
+      const listener = await openTestListener(store, ...audiences[name]);
+      listener.on((message) => heard[name].push(message));
+    }
     const beat = {
       id: "s1",
       epoch: 1,
@@ -265,9 +273,15 @@ describe("notifications", () => {
     await beatSidecar(store, { ...beat, inFlightWrites: 2 });
     await beatSidecar(store, { ...beat, inFlightWrites: 2, holdAttempt: 4 });
     await beatSidecar(store, { ...beat, inFlightWrites: 0, holdAttempt: 4 });
+    await beatSidecar(store, { ...beat, inFlightWrites: 0, holdAttempt: 4, isNews: true });
     await notifyPassed(store, 1, "1");
-    await expect.poll(() => heard.at(-1)).toMatchObject({ t: "passed" });
-    expect(heard).toHaveLength(4);
+    await releaseWrites(store, 4);
+    for (const messages of Object.values(heard))
+      await expect.poll(() => messages.at(-1)).toMatchObject({ t: "state" });
+    const kinds = (messages: readonly ControlMessage[]) => messages.map(({ t }) => t);
+    expect(kinds(heard.controller)).toEqual([...Array<string>(4).fill("sidecar"), "state"]);
+    expect(kinds(heard.sidecars)).toEqual(["sidecar", "sidecar", "passed", "state"]);
+    expect(kinds(heard.others)).toEqual(["state"]);
     expect(await readSidecars(store)).toMatchObject([
       { id: "s1", epoch: 1, holdAttempt: 4, inFlightWrites: 0, stats: { held: { writes: 5 } } },
     ]);

@@ -23,7 +23,7 @@ async function status(plan: Plan) {
     plan: plan.name,
     schema: plan.control.schema,
   });
-  const listener = listen(store, silentLog);
+  const listener = listen(store, silentLog, "controller");
   const engine = openRealEngine({ plan, store, listener, log: silentLog });
   try {
     return await readStatus({ plan, store, engine, log: silentLog });

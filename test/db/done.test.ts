@@ -56,7 +56,7 @@ test(
       );
     expect(objects, "feed and mirror are gone").toEqual([]);
 
-    const listener = listen(store, silentLog);
+    const listener = listen(store, silentLog, "controller");
     const engine = openRealEngine({ plan, store, listener, log: silentLog });
     const status = await readStatus({ plan, store, engine, log: silentLog });
     await listener.close();

@@ -18,7 +18,7 @@ const OPERATOR = as("do-things-1");
 function api(plan: Plan, tokens: string | undefined) {
   const { name, control } = plan;
   const store = openTestStore(control.database, { plan: name, schema: control.schema });
-  const listener = listen(store, silentLog);
+  const listener = listen(store, silentLog, "controller");
   const engine = openRealEngine({ plan, store, listener, log: silentLog });
   const server = buildApi({ plan, store, listener, engine, log: silentLog }, parseTokens(tokens));
   onTestFinished(async () => {

@@ -36,7 +36,7 @@ async function world() {
   await startController(plan);
   const { name, control } = plan;
   const store = openTestStore(control.database, { plan: name, schema: control.schema });
-  const listener = listen(store, silentLog);
+  const listener = listen(store, silentLog, "controller");
   const engine = openRealEngine({ plan, store, listener, log: silentLog });
   const server = buildApi({ plan, store, listener, engine, log: silentLog }, parseTokens(TOKENS));
   onTestFinished(async () => {

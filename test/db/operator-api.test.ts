@@ -16,7 +16,7 @@ function options(plan: Plan) {
     plan: plan.name,
     schema: plan.control.schema,
   });
-  const listener = listen(store, silentLog);
+  const listener = listen(store, silentLog, "controller");
   onTestFinished(() => listener.close());
   return {
     plan,

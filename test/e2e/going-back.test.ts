@@ -42,7 +42,7 @@ async function world(change: Partial<Plan>) {
 const phaseOf = async (store: ControlStore) => (await readMigration(store)).phase;
 
 async function statusOf(plan: Plan, store: ControlStore) {
-  const listener = listen(store, silentLog);
+  const listener = listen(store, silentLog, "controller");
   const engine = openRealEngine({ plan, store, listener, log: silentLog });
   const status = await readStatus({ plan, store, engine, log: silentLog });
   await listener.close();

@@ -48,7 +48,7 @@ test("the role registers, follows state, takes fences, hears what has passed, ho
     })
     .toBe("new");
 
-  const listener = listen(store, quietLog);
+  const listener = listen(store, quietLog, "controller");
   await expect.poll(() => listener.connected, { timeout: 10_000 }).toBe(true);
   const kept = listener.next((message) => message.t === "sidecar" && message.hold === 1, 20_000);
   await withClient(plan.control.database, async (client) => {

@@ -57,7 +57,7 @@ test("the command switches it in the control store: every sidecar obeys, status 
   const { plan, store } = await proxyWorld();
   const { url } = await runRole(plan);
   const said = async () => {
-    const listener = listen(store, quietLog);
+    const listener = listen(store, quietLog, "controller");
     const engine = openRealEngine({ plan, store, listener, log: quietLog });
     const status = await readStatus({ plan, store, engine, log: quietLog });
     await listener.close();

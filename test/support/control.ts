@@ -4,7 +4,7 @@ import type { Log } from "../../config/lifecycle.ts";
 import { listen } from "../../store/control/listen.ts";
 import type { Listener } from "../../store/control/listen.ts";
 import { closeControlStore, openControlStore } from "../../store/control/open.ts";
-import type { ControlStore } from "../../store/control/open.ts";
+import type { Audience, ControlStore } from "../../store/control/open.ts";
 
 /** Discards everything. */
 export const silentLog: Log = { debug() {}, info() {}, warn() {}, error() {} };
@@ -26,8 +26,11 @@ export function openTestStore(
 }
 
 /** A connected listener, closed after the test. */
-export async function openTestListener(store: ControlStore): Promise<Listener> {
-  const listener = listen(store, silentLog);
+export async function openTestListener(
+  store: ControlStore,
+  ...audiences: readonly Audience[]
+): Promise<Listener> {
+  const listener = listen(store, silentLog, ...audiences);
   onTestFinished(() => listener.close());
   await new Promise<void>((resolve) => {
     listener.onConnected(resolve);

@@ -80,7 +80,7 @@ export function runWorkers(plan: Plan): void {
 /** Something that behaves towards the control store like a sidecar without traffic. */
 export function runSidecar(plan: Plan, id: string): void {
   const store = openControlStore(plan, { role: "proxy", instance: id });
-  const listener = listen(store, silentLog);
+  const listener = listen(store, silentLog, "controller");
   const watcher = watchState(store, listener, silentLog);
   const beat = async () => {
     const { epoch, hold } = watcher.current ?? { epoch: 0, hold: undefined };
@@ -123,7 +123,7 @@ export async function startController(
   const log = options.log ?? silentLog;
   const store = openControlStore(plan, { role: "control", instance: options.instance ?? "c1" });
   await install(store);
-  const listener = listen(store, log);
+  const listener = listen(store, log, "controller");
   const engine = openRealEngine({ plan, store, listener, log });
   const controller = new Controller({
     plan,
