@@ -1,7 +1,7 @@
 import type { SidecarSeen } from "../store/control/sidecars.ts";
 
-/** Heartbeats of a sidecar that count together: a second each. */
-const WINDOW = 10;
+/** Heartbeats of a sidecar that count together. */
+const WINDOW = 5;
 /** Fewer requests say nothing about a p99. */
 const MIN_REQUESTS = 50;
 const FRESH_MS = 5_000;
@@ -16,12 +16,27 @@ interface Sample {
 /** The app's p99 as the sidecars see it, over their last heartbeats, by kind of request. Both sides' answers count. */
 export class AppLatency {
   readonly #samples = new Map<string, Sample[]>();
+  readonly #beatMs: number;
+  /** Heartbeats from before then do not count. */
+  #since = Number.NEGATIVE_INFINITY;
+
+  /** `beatMs`: what a heartbeat tells of is not longer ago. */
+  constructor(beatMs: number) {
+    this.#beatMs = beatMs;
+  }
+
+  /** Forgets all that was seen; the next heartbeats that count tell only of what comes now. */
+  beginAnew(): void {
+    this.#samples.clear();
+    this.#since = performance.now() + this.#beatMs;
+  }
 
   /** Takes in what the sidecars have reported; the same report twice counts once. */
   add(sidecars: readonly SidecarSeen[]): void {
     const live = sidecars.filter((sidecar) => sidecar.seenMs <= FRESH_MS);
     const names = new Set<string>();
-    for (const { id, stats } of live) {
+    for (const { id, stats, seenMs } of live) {
+      if (performance.now() - seenMs < this.#since) continue;
       for (const { side, kind, requests, recent } of stats.traffic ?? []) {
         if (kind === "stream") continue;
         const name = `${kind} ${side} ${id}`;

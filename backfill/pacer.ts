@@ -4,9 +4,9 @@ import type { Plan } from "../config/plan-types.ts";
 import { otherSide, type Side } from "../config/words.ts";
 import type { Migration } from "../store/control/migration.ts";
 import type { ControlStore } from "../store/control/open.ts";
-import { readPace, setPace } from "../store/control/pace.ts";
+import { type Pace, readPace, setPace } from "../store/control/pace.ts";
 import { readSidecars } from "../store/control/sidecars.ts";
-import { isCopying } from "../store/control/chunk-ledger.ts";
+import { hasOpenChunk } from "../store/control/chunk-ledger.ts";
 import { readPressure, type ServerPressure } from "../store/postgres/pressure.ts";
 import {
   applicationName,
@@ -16,7 +16,13 @@ import {
 } from "../store/postgres/session.ts";
 import type pg from "pg";
 import { AppLatency } from "./app-latency.ts";
-import { nextPace, type Signals, tunedLimits } from "./throttle.ts";
+import {
+  nextPace,
+  type Signals,
+  startingShare,
+  type ThrottleLimits,
+  tunedLimits,
+} from "./throttle.ts";
 
 /** How often the pace may change. */
 const TICK_MS = 1_000;
@@ -31,10 +37,12 @@ export class Pacer {
   readonly #log: Log;
   readonly #id: string;
   readonly #tickMs: number;
-  readonly #latency = new AppLatency();
+  readonly #latency: AppLatency;
   readonly #sessions = new Map<Side, pg.Client>();
   #wal: { readonly bytes: number; readonly at: number } | undefined;
   #share = 1;
+  #copyShare = 1;
+  #copying = false;
   #reason: string | undefined;
 
   constructor(plan: Plan, store: ControlStore, log: Log, id: string, tickMs = TICK_MS) {
@@ -43,10 +51,16 @@ export class Pacer {
     this.#store = store;
     this.#log = log;
     this.#id = id;
+    this.#latency = new AppLatency(tickMs);
   }
 
   get share(): number {
     return this.#share;
+  }
+
+  /** The same for the copy, which begins slowly. */
+  get copyShare(): number {
+    return this.#copyShare;
   }
 
   /** What status shows: why the copy is slowed down, or what could not be measured. */
@@ -54,31 +68,42 @@ export class Pacer {
     return this.#reason;
   }
 
-  /** Looks once. Without limits it only reads along, so that nothing is asked of the databases. */
-  async tick(migration: Migration | undefined): Promise<void> {
+  /**
+   * Looks once. Without limits it only reads along, so that nothing is asked of the databases. `mayCopy`: chunks that are open
+   * are copied now.
+   */
+  async tick(migration: Migration | undefined, mayCopy: boolean): Promise<void> {
     const limits = tunedLimits(this.#plan.backfill.throttle, migration?.throttle ?? {});
     if (Object.values(limits).every((limit) => limit === undefined)) {
       this.#share = 1;
+      this.#copyShare = 1;
       this.#reason = undefined;
       return;
     }
     // The sidecars are read on every tick, whoever sets the pace: the window of samples must be whole when it is our turn.
     this.#latency.add(await readSidecars(this.#store));
     const row = await readPace(this.#store);
-    this.#share = row.share;
-    this.#reason = row.reason;
+    this.#follow(row, limits);
     if (row.ageMs < this.#tickMs * 0.9) return;
     const next = nextPace(
       row,
       await this.#signals(migration?.authority ?? "old"),
       limits,
-      await isCopying(this.#store),
+      mayCopy && (await hasOpenChunk(this.#store)),
     );
     if (!(await setPace(this.#store, row, next))) return;
-    if (next.share < row.share)
+    if (next.share < row.share && next.waiting !== undefined)
       this.#log.info({ share: next.share }, `backfill: slower, ${next.reason ?? ""}`);
-    this.#share = next.share;
-    this.#reason = next.reason;
+    this.#follow(next, limits);
+  }
+
+  /** What was measured before the copy got slower, or ended, tells nothing about what is now. */
+  #follow(pace: Pace, limits: ThrottleLimits): void {
+    if (pace.share < this.#share || (this.#copying && !pace.copying)) this.#latency.beginAnew();
+    this.#share = pace.share;
+    this.#copyShare = pace.copying ? pace.share : startingShare(pace, limits);
+    this.#copying = pace.copying;
+    this.#reason = pace.reason;
   }
 
   async close(): Promise<void> {

@@ -183,14 +183,15 @@ class BackfillRole {
       let rest = 0;
       this.#busy += 1;
       try {
-        const most = (table: string) => group.next(table, this.#mostChunks());
+        const most = (table: string) =>
+          group.next(table, this.#mostChunks(), this.#pacer.copyShare);
         const outcome = await copyNextChunk(this.#store, engine, worker, this.#log, most);
         if (outcome.kind === "none") break;
         loop.healthy();
         if (outcome.kind === "copied") {
           this.#copied.push({ at: performance.now(), rows: outcome.result.rows });
           group.took(outcome.table, outcome.chunks, outcome.ms);
-          rest = restAfter(outcome.ms, this.#pacer.share);
+          rest = restAfter(outcome.ms, this.#pacer.copyShare);
         }
       } finally {
         this.#busy -= 1;
@@ -203,7 +204,7 @@ class BackfillRole {
   /** Rests in pieces, so that a pace that grew again is felt at once. */
   async #rest(loop: RunningState, ms: number): Promise<void> {
     const until = performance.now() + ms;
-    while (loop.shouldRun() && performance.now() < until && this.#pacer.share < 1)
+    while (loop.shouldRun() && performance.now() < until && this.#pacer.copyShare < 1)
       await loop.sleep(Math.min(250, Math.max(1, until - performance.now())));
   }
 
@@ -218,7 +219,7 @@ class BackfillRole {
     while (this.#looking.shouldRun()) {
       let error: unknown;
       try {
-        await this.#pacer.tick(this.#state.current);
+        await this.#pacer.tick(this.#state.current, isWanted(this.#state.current));
         this.#looking.healthy();
       } catch (caught) {
         error = caught;

@@ -1,12 +1,19 @@
+import type { Pace, Waiting } from "../store/control/pace.ts";
+
 /**
- * How fast the copy may go so that the app does not pay for it: additive increase, multiplicative decrease. Pure: what
- * was measured goes in, the next pace comes out (pacer.ts measures and applies it).
+ * How fast the copy may go so that the app does not pay for it: it begins slowly, grows by a tenth, and is halved under
+ * pressure. Pure: what was measured goes in, the next pace comes out (pacer.ts measures and applies it).
  */
 
 /** Never below: a copy that stands still never ends, and what is slow without it would hold it for ever. */
 export const FLOOR = 0.02;
-const STEP_UP = 0.05;
+/** Where a copy beside traffic begins: full speed would be felt for as long as it takes to see that. */
+const START = 0.1;
+const GROWTH = 0.1;
+const LEAST_GROWTH = 0.01;
 const CUT = 0.5;
+/** Ticks until the heartbeats tell what a cut did. Cutting before that would cut for what is over. */
+const EFFECT_TICKS = 3;
 /** A p99 within this of its baseline is noise, whatever the factor says. */
 const SLACK_MS = 1;
 /** Share of the newest sample in the baseline. */
@@ -32,51 +39,81 @@ export interface Signals {
   readonly wal: Measured;
 }
 
-export interface Paced {
-  readonly share: number;
-  readonly reason: string | undefined;
-  readonly baseline: Readonly<Record<string, number>>;
-}
-
-/** The pace after one more look. `copying`: whether any worker of any machine copies at the moment. */
+/** The pace after one more look. `copying`: whether there is anything to copy now, for any worker of any machine. */
 export function nextPace(
-  now: Paced,
+  now: Pace,
   signals: Signals,
   limits: ThrottleLimits,
   copying: boolean,
-): Paced {
+): Pace {
   const measured = limits.p99 === undefined ? undefined : measureFirst(now, signals.p99, copying);
   if (measured !== undefined) return measured;
   const baseline = learn(now, signals.p99, copying);
-  const pressure = pressureOf(baseline, signals, limits);
-  const share = pressure === undefined ? Math.min(1, now.share + STEP_UP) : now.share * CUT;
-  // Floating point: 0.05 twenty times is not quite 1.
-  const bounded = Math.round(Math.max(FLOOR, share) * 1e4) / 1e4;
-  return { share: bounded, baseline, reason: pressure ?? notes(bounded, signals, limits) };
+  const settling = ticked(now.waiting);
+  const seen = settling === undefined ? signals : { ...signals, p99: {} };
+  const pressure = pressureOf(baseline, seen, limits);
+  const share = bounded(pressure === undefined ? grown(now, settling) : now.share * CUT);
+  const begun = copying && !now.copying ? startingShare({ ...now, share }, limits) : share;
+  return {
+    share: begun,
+    baseline,
+    copying,
+    waiting: pressure === undefined ? settling : { for: "effect", ticks: EFFECT_TICKS },
+    reason: pressure ?? (settling === undefined ? notes(begun, signals, limits) : now.reason),
+  };
+}
+
+function grown({ share }: Pace, settling: Waiting | undefined): number {
+  return settling === undefined ? share + Math.max(LEAST_GROWTH, share * GROWTH) : share;
+}
+
+/** Also against floating point: many small steps do not add up to 1. */
+function bounded(share: number): number {
+  return Math.round(Math.min(1, Math.max(FLOOR, share)) * 1e4) / 1e4;
+}
+
+function ticked(waiting: Waiting | undefined): Waiting | undefined {
+  if (waiting === undefined || waiting.ticks <= 1) return undefined;
+  return { ...waiting, ticks: waiting.ticks - 1 };
+}
+
+/** The share that a copy begins with: what the pace is at rest may be too much for an app with traffic. */
+export function startingShare(
+  { share, baseline }: Pick<Pace, "share" | "baseline">,
+  limits: ThrottleLimits,
+): number {
+  const isFelt = limits.p99 !== undefined && Object.keys(baseline).length > 0;
+  return isFelt ? Math.min(share, START) : share;
 }
 
 /** Ticks at the floor before a first baseline: what was seen while copying has then left the window of samples. */
 const MEASURE_TICKS = 12;
-/** Stands beside the kinds in `baseline` while a first one is measured: ticks left. */
-const MEASURING = "measuring";
 
 /** Traffic of a kind whose usual p99 nobody knows, and the copy runs already: it goes to the floor until that is measured. */
 function measureFirst(
-  now: Paced,
+  now: Pace,
   p99: Readonly<Record<string, number>>,
   copying: boolean,
-): Paced | undefined {
-  const { [MEASURING]: left, ...known } = now.baseline;
-  if (left === undefined) {
-    const unknown = Object.keys(p99).filter((kind) => known[kind] === undefined);
-    if (unknown.length === 0 || !copying) return undefined;
-  }
-  const ticks = left ?? MEASURE_TICKS;
-  if (ticks <= 1) return { share: FLOOR, reason: undefined, baseline: { ...p99, ...known } };
+): Pace | undefined {
+  const { baseline, waiting } = now;
+  const isMeasuring = waiting?.for === "usual";
+  const isKnown = Object.keys(p99).every((kind) => baseline[kind] !== undefined);
+  if (!isMeasuring && (isKnown || !copying)) return undefined;
+  const left = isMeasuring ? ticked(waiting) : { for: "usual" as const, ticks: MEASURE_TICKS - 1 };
+  if (left === undefined)
+    return {
+      share: FLOOR,
+      reason: undefined,
+      baseline: { ...p99, ...baseline },
+      copying,
+      waiting: undefined,
+    };
   return {
     share: FLOOR,
     reason: "measuring the app's usual p99 with the copy at rest",
-    baseline: { ...known, [MEASURING]: ticks - 1 },
+    baseline,
+    copying,
+    waiting: left,
   };
 }
 
@@ -85,7 +122,7 @@ function measureFirst(
  * became slow for another reason then lets the copy go on. A better p99 while copying is learnt at any pace.
  */
 function learn(
-  now: Paced,
+  now: Pace,
   p99: Readonly<Record<string, number>>,
   copying: boolean,
 ): Readonly<Record<string, number>> {
@@ -128,10 +165,10 @@ function over(value: Measured, limit: number | undefined): boolean {
   return typeof value === "number" && limit !== undefined && value > limit;
 }
 
-/** Below full pace without pressure: it grows again. What is limited but cannot be measured is always said. */
+/** Below full pace without pressure it grows. What is limited but cannot be measured is always said. */
 function notes(share: number, signals: Signals, limits: ThrottleLimits): string | undefined {
   const said = [
-    ...(share < 1 ? [`the pressure is gone, back at ${Math.round(share * 100)} %`] : []),
+    ...(share < 1 ? ["no pressure, growing"] : []),
     ...(limits.replicaLagMs === undefined ? [] : unknown("replica lag", signals.replicaLagMs)),
     ...(limits.active === undefined ? [] : unknown("active sessions", signals.active)),
     ...(limits.wal === undefined ? [] : unknown("WAL rate", signals.wal)),

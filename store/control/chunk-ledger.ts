@@ -263,11 +263,11 @@ export async function releaseChunk(store: ControlStore, chunk: ClaimedChunk): Pr
   );
 }
 
-/** Whether any worker of any machine holds a chunk at the moment. */
-export async function isCopying(store: ControlStore): Promise<boolean> {
+/** Whether there are chunks that nobody has finished: workers copy, or rest between two of them. */
+export async function hasOpenChunk(store: ControlStore): Promise<boolean> {
   const rows = await query(
     store,
-    `select 1 from ${store.table("chunk")} where state = 'claimed' and lease_until > clock_timestamp() limit 1`,
+    `select 1 from ${store.table("chunk")} where state in ('pending', 'claimed') limit 1`,
   );
   return rows.length > 0;
 }

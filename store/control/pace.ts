@@ -12,6 +12,16 @@ export interface Pace {
   readonly reason: string | undefined;
   /** The app's usual p99 in ms by kind of request, measured while (next to) nothing is copied. */
   readonly baseline: Readonly<Record<string, number>>;
+  /** There was something to copy when it was set. */
+  readonly copying: boolean;
+  /** The share stays as it is for so many ticks. */
+  readonly waiting: Waiting | undefined;
+}
+
+/** `usual`: the app's usual p99 is measured first. `effect`: the heartbeats do not tell yet what the last cut did. */
+export interface Waiting {
+  readonly for: "usual" | "effect";
+  readonly ticks: number;
 }
 
 export interface PaceRow extends Pace {
@@ -26,11 +36,13 @@ export async function readPace(store: ControlStore): Promise<PaceRow> {
     share: number;
     reason: string | null;
     baseline: Record<string, number>;
+    copying: boolean;
+    waiting: Waiting | null;
     age_ms: number;
     at: string;
   }>(
     store,
-    `select share, reason, baseline, at::text, (extract(epoch from clock_timestamp() - at) * 1000)::float8 as age_ms
+    `select share, reason, baseline, copying, waiting, at::text, (extract(epoch from clock_timestamp() - at) * 1000)::float8 as age_ms
      from ${store.table("pace")}`,
   );
   const row = rows[0];
@@ -39,6 +51,8 @@ export async function readPace(store: ControlStore): Promise<PaceRow> {
     share: row.share,
     reason: row.reason ?? undefined,
     baseline: row.baseline,
+    copying: row.copying,
+    waiting: row.waiting ?? undefined,
     ageMs: row.age_ms,
     at: row.at,
   };
@@ -48,9 +62,16 @@ export async function readPace(store: ControlStore): Promise<PaceRow> {
 export async function setPace(store: ControlStore, seen: PaceRow, next: Pace): Promise<boolean> {
   const rows = await query(
     store,
-    `update ${store.table("pace")} set share = $2, reason = $3, baseline = $4, at = clock_timestamp()
+    `update ${store.table("pace")} set share = $2, reason = $3, baseline = $4, copying = $5, waiting = $6, at = clock_timestamp()
      where at = $1::timestamptz returning share`,
-    [seen.at, next.share, next.reason ?? null, JSON.stringify(next.baseline)],
+    [
+      seen.at,
+      next.share,
+      next.reason ?? null,
+      JSON.stringify(next.baseline),
+      next.copying,
+      next.waiting === undefined ? null : JSON.stringify(next.waiting),
+    ],
   );
   return rows.length === 1;
 }

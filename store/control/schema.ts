@@ -340,4 +340,7 @@ const MIGRATIONS: readonly ((store: ControlStore) => string)[] = [
       at timestamptz not null default clock_timestamp(),
       primary key (schema_name, tbl, name));
   `,
+  (store) => `
+    alter table ${store.table("pace")} add column copying boolean not null default false, add column waiting jsonb;
+  `,
 ];

@@ -1,16 +1,17 @@
-import { describe, expect, test } from "vitest";
+import { describe, expect, onTestFinished, test, vi } from "vitest";
 import { AppLatency } from "../../backfill/app-latency.ts";
 import { GroupSize } from "../../backfill/group-size.ts";
 import {
   FLOOR,
   nextPace,
-  type Paced,
   restAfter,
   type Signals,
+  startingShare,
   type ThrottleLimits,
   tunedLimits,
 } from "../../backfill/throttle.ts";
 import { parseSetting } from "../../cli/tune.ts";
+import type { Pace } from "../../store/control/pace.ts";
 import type { SidecarSeen } from "../../store/control/sidecars.ts";
 
 const NONE: ThrottleLimits = {
@@ -20,18 +21,24 @@ const NONE: ThrottleLimits = {
   wal: undefined,
 };
 const QUIET: Signals = { p99: {}, replicaLagMs: 0, active: 0, wal: 0 };
-const FULL: Paced = { share: 1, reason: undefined, baseline: {} };
+const FULL: Pace = {
+  share: 1,
+  reason: undefined,
+  baseline: {},
+  copying: true,
+  waiting: undefined,
+};
 
 /** The pace after each of some looks. */
-function walk(from: Paced, looks: readonly Signals[], limits: ThrottleLimits, copying = true) {
-  return looks.reduce<Paced[]>(
+function walk(from: Pace, looks: readonly Signals[], limits: ThrottleLimits, copying = true) {
+  return looks.reduce<Pace[]>(
     (paces, signals) => [...paces, nextPace(paces.at(-1) ?? from, signals, limits, copying)],
     [],
   );
 }
 
 describe("pace", () => {
-  test("each signal halves it and says so; without pressure it grows back to full", () => {
+  test("each signal halves it and says so; once that is seen, and without pressure, it grows back to full", () => {
     const cases = [
       [{ replicaLagMs: 5_000 }, { replicaLagMs: 7_000 }, "replica lag 7 s > 5 s"],
       [{ active: 50 }, { active: 51 }, "51 active sessions > 50"],
@@ -43,11 +50,14 @@ describe("pace", () => {
       expect(cut).toMatchObject({ share: 0.5, reason });
       const paces = walk(
         cut,
-        Array.from({ length: 10 }, () => QUIET),
+        Array.from({ length: 12 }, () => QUIET),
         limits,
       );
-      expect(paces[0]).toMatchObject({ share: 0.55 });
-      expect(paces[0]?.reason).toContain("the pressure is gone");
+      expect(paces.slice(0, 3)).toMatchObject([
+        { share: 0.5, reason },
+        { share: 0.5, reason },
+        { share: 0.55, reason: "no pressure, growing" },
+      ]);
       expect(paces.at(-1)).toMatchObject({ share: 1, reason: undefined });
     }
   });
@@ -61,12 +71,40 @@ describe("pace", () => {
     expect(nextPace(from, { ...QUIET, p99: { write: 2.9 } }, limits, true).share).toBe(1);
   });
 
+  test("a p99 does not cut again before it can tell what the last cut did; anything else does", () => {
+    const limits = { ...NONE, p99: 1.2, active: 50 };
+    const slow = { ...QUIET, p99: { read: 30 } };
+    const from = { ...FULL, baseline: { read: 10 } };
+    const paces = walk(from, [slow, slow, slow, slow], limits);
+    expect(paces.map((pace) => pace.share)).toEqual([0.5, 0.5, 0.5, 0.25]);
+    expect(walk(from, [slow, { ...slow, active: 51 }], limits).at(-1)?.share).toBe(0.25);
+  });
+
+  test("beside traffic a copy begins slowly, and grows to full; at rest the pace is full", () => {
+    const limits = { ...NONE, p99: 1.2 };
+    const rest = { ...FULL, baseline: { read: 10 }, copying: false };
+    const quiet = { ...QUIET, p99: { read: 10 } };
+    expect(nextPace(rest, quiet, limits, false).share).toBe(1);
+    expect(startingShare(rest, limits)).toBe(0.1);
+    const paces = walk(
+      rest,
+      Array.from({ length: 40 }, () => quiet),
+      limits,
+    );
+    expect(paces[0]).toMatchObject({ share: 0.1, waiting: undefined });
+    expect(paces[1]).toMatchObject({ share: 0.11 });
+    expect(paces.at(-1)?.share).toBe(1);
+    // Nobody is there to feel it.
+    expect(nextPace({ ...rest, baseline: {} }, QUIET, limits, true).share).toBe(1);
+    expect(nextPace(rest, quiet, NONE, true).share).toBe(1);
+  });
+
   test("an app that is slow for another reason holds the copy only until that is learnt at the floor", () => {
     const limits = { ...NONE, p99: 1.2 };
     const slow = { ...QUIET, p99: { read: 40 } };
     const paces = walk(
       { ...FULL, baseline: { read: 10 } },
-      Array.from({ length: 60 }, () => slow),
+      Array.from({ length: 90 }, () => slow),
       limits,
     );
     expect(Math.min(...paces.map((pace) => pace.share))).toBe(FLOOR);
@@ -123,19 +161,22 @@ test("tune is written as the plan is, goes over it, and can be taken back", () =
 
 test("chunks are taken together up to the target duration, at most twice as many as before", () => {
   const group = new GroupSize(500);
-  expect(group.next("a", 100)).toBe(1);
+  expect(group.next("a", 100, 1)).toBe(1);
   group.took("a", 1, 10);
-  expect(group.next("a", 100)).toBe(2);
+  expect(group.next("a", 100, 1)).toBe(2);
   group.took("a", 2, 10);
-  expect(group.next("a", 3)).toBe(3);
+  expect(group.next("a", 3, 1)).toBe(3);
+  // A copy that is slowed down takes less at once.
+  expect(group.next("a", 100, 0.5)).toBe(2);
+  expect(group.next("a", 100, FLOOR)).toBe(1);
   group.took("a", 4, 2_000);
-  expect(group.next("a", 100)).toBe(1);
+  expect(group.next("a", 100, 1)).toBe(1);
   group.took("a", 1, 100);
-  expect(group.next("b", 100)).toBe(1);
+  expect(group.next("b", 100, 1)).toBe(1);
 });
 
 test("heartbeats of many sidecars make one p99; the same one twice counts once, few requests say nothing", () => {
-  const latency = new AppLatency();
+  const latency = new AppLatency(0);
   const sidecar = (id: string, requests: number, count: number, p99: number, seenMs = 0) =>
     ({
       id,
@@ -148,4 +189,29 @@ test("heartbeats of many sidecars make one p99; the same one twice counts once, 
   expect(latency.p99()).toEqual({ read: (30 * 10 + 90 * 20) / 120 });
   latency.add([sidecar("a", 60, 30, 10, 60_000)]);
   expect(latency.p99()).toEqual({});
+});
+
+test("what was seen before the pace changed is forgotten; only heartbeats that began after it count", () => {
+  vi.useFakeTimers({ toFake: ["performance"] });
+  onTestFinished(() => void vi.useRealTimers());
+  const latency = new AppLatency(1_000);
+  const beat = (requests: number, p99: number, seenMs: number) =>
+    latency.add([
+      {
+        id: "a",
+        seenMs,
+        stats: { traffic: [{ side: "old", kind: "read", requests, recent: { count: 100, p99 } }] },
+      } as unknown as SidecarSeen,
+    ]);
+  beat(100, 80, 0);
+  expect(latency.p99()).toEqual({ read: 80 });
+  latency.beginAnew();
+  expect(latency.p99()).toEqual({});
+  vi.advanceTimersByTime(500);
+  beat(200, 60, 0);
+  vi.advanceTimersByTime(600);
+  beat(200, 60, 600);
+  expect(latency.p99()).toEqual({});
+  beat(300, 10, 50);
+  expect(latency.p99()).toEqual({ read: 10 });
 });
