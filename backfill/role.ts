@@ -183,15 +183,19 @@ class BackfillRole {
       let rest = 0;
       this.#busy += 1;
       try {
-        const most = (table: string) =>
-          group.next(table, this.#mostChunks(), this.#pacer.copyShare);
-        const outcome = await copyNextChunk(this.#store, engine, worker, this.#log, most);
+        const share = this.#pacer.copyShare;
+        const outcome = await copyNextChunk(this.#store, engine, worker, this.#log, {
+          most: (table) => group.next(table, this.#mostChunks(), share),
+          pace: (table) => group.pace(table, share),
+        });
         if (outcome.kind === "none") break;
         loop.healthy();
         if (outcome.kind === "copied") {
-          this.#copied.push({ at: performance.now(), rows: outcome.result.rows });
-          group.took(outcome.table, outcome.chunks, outcome.ms);
-          rest = restAfter(outcome.ms, this.#pacer.copyShare);
+          const { table, chunks, ms, result } = outcome;
+          const { restedMs } = result.direct;
+          this.#copied.push({ at: performance.now(), rows: result.rows });
+          group.took(table, { chunks, ms, ...result.direct });
+          rest = restAfter(ms - restedMs, this.#pacer.copyShare) - restedMs;
         }
       } finally {
         this.#busy -= 1;

@@ -10,6 +10,7 @@ import {
 } from "../store/control/chunk-ledger.ts";
 import type { ControlStore } from "../store/control/open.ts";
 import type { Engine } from "../store/postgres/engine.ts";
+import type { CopyPace } from "../store/postgres/stretch.ts";
 import { ChunkPlanMoved } from "../store/postgres/sync.ts";
 import { type ChunkResult, syncChunk } from "../store/postgres/sync-chunk.ts";
 
@@ -29,8 +30,18 @@ export type ChunkOutcome =
     }
   | { readonly kind: "outdated" };
 
+/** How the next sync of a table is to be. */
+export interface Portion {
+  /** How many neighbouring chunks it takes together, at most. */
+  most(table: string): number;
+  /** How it is stretched; undefined: not at all. */
+  pace(table: string): CopyPace | undefined;
+}
+
+const ONE_CHUNK: Portion = { most: () => 1, pace: () => undefined };
+
 /**
- * Claims the next chunk (and up to `most` neighbours) and copies it: one sync in one transaction, then the ledger. Dying in between costs a
+ * Claims the next chunk (and neighbours, as `portion` says) and copies it: one sync in one transaction, then the ledger. Dying in between costs a
  * repetition. Errors of the chunk itself are noted in the ledger and the worker goes on; STALE is thrown.
  */
 export async function copyNextChunk(
@@ -38,10 +49,11 @@ export async function copyNextChunk(
   engine: Engine,
   worker: string,
   log: Log,
-  most: (table: string) => number = () => 1,
+  portion: Portion = ONE_CHUNK,
 ): Promise<ChunkOutcome> {
   const { compiled } = engine.context;
   const { direction } = compiled;
+  const most = (table: string) => portion.most(table);
   const chunks = await claimChunks(store, { direction, worker, leaseMs: LEASE_MS, most });
   const [first] = chunks;
   if (first === undefined) return { kind: "none" };
@@ -54,13 +66,14 @@ export async function copyNextChunk(
   const lease = setInterval(() => void renew(store, chunks, log), LEASE_MS / 3);
   const started = performance.now();
   try {
-    const result = await syncChunk(engine.context, driver, {
+    const scope = {
       n: first.n,
       count: chunks.length,
       lo: first.lo ?? null,
       hi: chunks.at(-1)?.hi ?? null,
       version: first.planVersion,
-    });
+    };
+    const result = await syncChunk(engine.context, driver, scope, portion.pace(first.table));
     const ms = performance.now() - started;
     await finishChunks(store, chunks, { rows: result.rows, ms });
     return { kind: "copied", table: first.table, chunks: chunks.length, result, ms };

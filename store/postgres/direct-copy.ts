@@ -1,6 +1,6 @@
 import { alikeOnBothServers } from "./alike.ts";
 import { castExpression } from "./compile-checks.ts";
-import { copyRows } from "./copy-rows.ts";
+import { type Copied, copyRows } from "./copy-rows.ts";
 import {
   aliasOf,
   bareColumn,
@@ -14,6 +14,7 @@ import {
 import { ident, literal, relation } from "./quote.ts";
 import { sqlState } from "./session.ts";
 import { run, runBatch, runPrepared } from "./statement.ts";
+import type { CopyPace } from "./stretch.ts";
 import type { SyncContext } from "./sync.ts";
 import {
   equal,
@@ -42,14 +43,15 @@ const known = new WeakMap<Mapping, Items | undefined>();
 /**
  * Copies the rows of a chunk from the source's table into the target's, without a table in between: where columns are carried
  * over as they are, or computed in a way that both servers do alike, and where none of them is there yet. Call as `mergeChunk`
- * does. Returns the number of rows; undefined: this is not such a chunk, and nothing was changed.
+ * does. Undefined: this is not such a chunk, and nothing was changed.
  */
 export async function copyDirectly(
   context: SyncContext,
   driver: Driver,
   reader: Reader,
   range: KeyRange,
-): Promise<number | undefined> {
+  pace: CopyPace | undefined,
+): Promise<Copied | undefined> {
   const [mapping] = reader.mappings;
   if (mapping === undefined || !isPlain(context, driver, reader, mapping)) return undefined;
   if (!known.has(mapping)) known.set(mapping, await itemsOf(context, driver, reader, mapping));
@@ -61,31 +63,37 @@ export async function copyDirectly(
     await runBatch(context.source, ["begin isolation level read committed", ...path]);
     return (await someExist(context, mapping, items, from))
       ? undefined
-      : await copy(context, mapping, items, from);
+      : await copy(context, mapping, { items, from, pace });
   } finally {
     // A broken connection has ended it; the first error is the one that matters.
     await run(context.source, "commit").catch(() => {});
   }
 }
 
+interface DirectCopy {
+  readonly items: Items;
+  readonly from: string;
+  readonly pace: CopyPace | undefined;
+}
+
 /** The stripe keeps mirrors out; a row that is there all the same breaks a unique key, and the chunk is staged. */
 async function copy(
   context: SyncContext,
   mapping: Mapping,
-  { columns }: Items,
-  from: string,
-): Promise<number | undefined> {
+  { items: { columns }, from, pace }: DirectCopy,
+): Promise<Copied | undefined> {
   const { target } = context;
   const names = list(mapping.columns.map(({ name }) => name));
   await run(target, "savepoint cf_copy");
   try {
-    const rows = await copyRows(context, {
+    const copied = await copyRows(context, {
       select: `select ${columns.join(", ")} from ${from}`,
       into: `${relation(mapping.target.schema, mapping.target.name)} (${names})`,
       binary: true,
+      pace,
     });
     await run(target, "release savepoint cf_copy");
-    return rows;
+    return copied;
   } catch (error) {
     if (sqlState(error) !== UNIQUE_VIOLATION) throw error;
     await run(target, "rollback to savepoint cf_copy");

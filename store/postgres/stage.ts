@@ -158,5 +158,6 @@ export async function stageRows(
     `create temporary table if not exists ${stage} (${shape}) on commit delete rows`,
     `delete from pg_temp.${stage}`,
   ]);
-  return copyRows(context, { select, into: `pg_temp.${stage}`, binary });
+  const { rows } = await copyRows(context, { select, into: `pg_temp.${stage}`, binary });
+  return rows;
 }

@@ -1,4 +1,5 @@
 import { stripeOfChunk } from "./chunks.ts";
+import type { Copied } from "./copy-rows.ts";
 import { copyDirectly } from "./direct-copy.ts";
 import { type Key, keysInRange, mapperOf } from "./key-scope.ts";
 import { type Driver, type Mapping, mayRepeat, type Reader, takenByKeys } from "./mapping.ts";
@@ -8,6 +9,7 @@ import { stageChunk } from "./stage.ts";
 import { sqlState } from "./session.ts";
 import { run, runBatch } from "./statement.ts";
 import { isRefusal, syncKeys } from "./sync-keys.ts";
+import type { CopyPace } from "./stretch.ts";
 import { type SyncContext, type SyncTransaction, syncTransaction } from "./sync.ts";
 import {
   type KeyRange,
@@ -37,23 +39,28 @@ export interface ChunkResult {
   /** Source rows the chunk held. */
   readonly rows: number;
   readonly refused: number;
+  /** How much of it was copied directly, and how long that rested: only there can it be told to. */
+  readonly direct: Pick<Copied, "bytes" | "restedMs">;
 }
+
+const NOT_DIRECT = { bytes: 0, restedMs: 0 } as const;
 
 /**
  * Syncs one chunk: everything `driver` makes from the rows of the range, in one transaction that holds the chunk's
- * stripe. A refused row is isolated and quarantined, and the chunk goes on without it.
+ * stripe. A refused row is isolated and quarantined, and the chunk goes on without it. `pace`: how to stretch it, where it can be.
  */
 export async function syncChunk(
   context: SyncContext,
   driver: Driver,
   chunk: ChunkScope,
+  pace?: CopyPace,
 ): Promise<ChunkResult> {
   const scope = { driver, stripes: stripesOfScope(chunk), planVersion: chunk.version };
   try {
     return await syncTransaction(context, [scope], (transaction) =>
       takenByKeys(driver)
         ? syncChunkByKeys(context, transaction, driver, chunk, false)
-        : mergeChunk(context, driver, chunk),
+        : mergeChunk(context, driver, chunk, pace),
     );
   } catch (error) {
     if (!isRefusal(error) && !(error instanceof RepeatedKey)) throw error;
@@ -71,13 +78,19 @@ async function mergeChunk(
   context: SyncContext,
   driver: Driver,
   chunk: ChunkScope,
+  pace: CopyPace | undefined,
 ): Promise<ChunkResult> {
   let rows = 0;
   let refused = 0;
+  let direct: ChunkResult["direct"] = NOT_DIRECT;
   for (const reader of driver.readers) {
-    const copied = await copyDirectly(context, driver, reader, chunk);
+    const copied = await copyDirectly(context, driver, reader, chunk, pace);
     if (copied !== undefined) {
-      rows = Math.max(rows, copied);
+      rows = Math.max(rows, copied.rows);
+      direct = {
+        bytes: direct.bytes + copied.bytes,
+        restedMs: direct.restedMs + copied.restedMs,
+      };
       continue;
     }
     const staged = await stageChunk(context, driver, reader, chunk);
@@ -91,7 +104,7 @@ async function mergeChunk(
     if (mayRepeat(driver, reader)) await refuseRepeated(context, driver, staged.raw);
     rows = Math.max(rows, await staged.rows());
   }
-  return { rows, refused };
+  return { rows, refused, direct };
 }
 
 /**
@@ -166,7 +179,7 @@ async function syncChunkByKeys(
     const options = { careful, defer: false };
     refused += (await syncKeys(context, transaction, driver, keys, options)).length;
   }
-  return { rows: all.length, refused };
+  return { rows: all.length, refused, direct: NOT_DIRECT };
 }
 
 async function stagedKeys(context: SyncContext, driver: Driver, chunk: ChunkScope): Promise<Key[]> {

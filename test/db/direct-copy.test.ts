@@ -1,6 +1,7 @@
 import { describe, expect, onTestFinished, test } from "vitest";
 import type { MappingPlan } from "../../config/plan-types.ts";
 import { run } from "../../store/postgres/statement.ts";
+import type { CopyPace } from "../../store/postgres/stretch.ts";
 import { type ChunkResult, syncChunk } from "../../store/postgres/sync-chunk.ts";
 import { createDatabasePair, withClient } from "../support/databases.ts";
 import { mapping, SyncWorld } from "../support/sync-world.ts";
@@ -23,11 +24,11 @@ async function open(old: string, next: string, forward: MappingPlan): Promise<Sy
 }
 
 /** Copies the whole table as one chunk. */
-async function copy(world: SyncWorld): Promise<ChunkResult> {
+async function copy(world: SyncWorld, pace?: CopyPace): Promise<ChunkResult> {
   const { context } = world.engine;
   const [driver] = context.compiled.drivers;
   if (driver === undefined) throw new Error("nothing is mapped");
-  return syncChunk(context, driver, { n: 0, version: 0, lo: null, hi: null });
+  return syncChunk(context, driver, { n: 0, version: 0, lo: null, hi: null }, pace);
 }
 
 /** Whether rows went through a table of the copying session. */
@@ -50,7 +51,7 @@ describe("rows go straight into the target", () => {
        create table low partition of items for values from (minvalue) to (250); create table high partition of items for values from (250) to (maxvalue)`,
       mapping("items", "items", { set: new Map([["title", "name"]]) }),
     );
-    expect(await copy(world)).toEqual({ rows: 501, refused: 0 });
+    expect(await copy(world)).toMatchObject({ rows: 501, refused: 0 });
     expect(await wasStaged(world)).toBe(false);
     expect(
       await rows(
@@ -100,7 +101,9 @@ describe("rows go straight into the target", () => {
     const [driver] = context.compiled.drivers;
     if (driver === undefined) throw new Error("nothing is mapped");
     // The row of three letters is in another chunk.
-    expect(await syncChunk(context, driver, { n: 0, version: 0, lo: ["8"], hi: null })).toEqual({
+    expect(
+      await syncChunk(context, driver, { n: 0, version: 0, lo: ["8"], hi: null }),
+    ).toMatchObject({
       rows: 493,
       refused: 0,
     });
@@ -108,7 +111,7 @@ describe("rows go straight into the target", () => {
     expect(await rows(world, "new", "select country, flag from items where id = 8")).toEqual([
       ["ch  ", "a "],
     ]);
-    expect(await copy(world)).toEqual({ rows: 501, refused: 1 });
+    expect(await copy(world)).toMatchObject({ rows: 501, refused: 1 });
     expect(await rows(world, "new", "select count(*)::text from items where id = 7")).toEqual([
       ["0"],
     ]);
@@ -197,7 +200,7 @@ describe("rows are staged", () => {
         `${next}; ${table}`,
         mapping("items", "items"),
       );
-      expect(await copy(world)).toEqual({ rows: 1, refused: 0 });
+      expect(await copy(world)).toMatchObject({ rows: 1, refused: 0 });
       const all = "select amount::text from items";
       expect(await rows(world, "new", all)).toEqual(await rows(world, "old", all));
     },
@@ -239,12 +242,59 @@ test("what the target refuses is quarantined, the rest arrives, and the sessions
     "create table items (id int primary key, price numeric check (price <> 50), name text unique)",
     mapping("items", "items"),
   );
-  expect(await copy(world)).toEqual({ rows: 501, refused: 1 });
+  expect(await copy(world)).toMatchObject({ rows: 501, refused: 1 });
   expect(await rows(world, "new", "select count(*)::text from items")).toEqual([["500"]]);
   await world.old.query("update items set price = 51 where price = 50");
   await world.drain();
   const all = "select id, price, name from items order by id";
   expect(await rows(world, "new", all)).toEqual(await rows(world, "old", all));
+});
+
+describe("a stretched copy", () => {
+  const many = (rows: number) => `create table items (id int primary key, note text);
+    insert into items select i, repeat('n', 2000) from generate_series(1, ${rows}) i`;
+  const TARGET = "create table items (id int primary key, note text)";
+  /** A tenth of a second for every 64 KB, and no more in all than that three times. */
+  const PACE = { restPerByte: 100 / 65_536, mostMs: 300 };
+
+  test("brings every row, says what it rested, and rests no longer than it may", async () => {
+    const world = await open(many(1_000), TARGET, mapping("items", "items"));
+    const { rows: found, direct } = await copy(world, PACE);
+    expect(found).toBe(1_000);
+    expect(direct.bytes).toBeGreaterThan(2_000_000);
+    // By the bytes it would be three seconds.
+    expect(direct.restedMs).toBeGreaterThan(250);
+    expect(direct.restedMs).toBeLessThan(1_500);
+    const all = "select md5(string_agg(id || note, '|' order by id)) from items";
+    expect(await rows(world, "new", all)).toEqual(await rows(world, "old", all));
+  });
+
+  test.for(["source", "target"] as const)(
+    "the session of the %s ends while it rests: the error comes, nothing hangs or is half done",
+    async (side) => {
+      // More than connections hold: both sessions are at it until the end.
+      const world = await open(many(8_000), TARGET, mapping("items", "items"));
+      const { processID } = world.engine.context[side] as unknown as { processID: number };
+      const copied = copy(world, { restPerByte: 20 / 65_536, mostMs: 60_000 });
+      copied.catch(() => {});
+      const db = side === "source" ? world.old : world.new;
+      const isCopying = `select count(*)::text from pg_stat_progress_copy where pid = ${processID}`;
+      await expect.poll(() => run(db, isCopying), { interval: 5 }).toEqual([["1"]]);
+      await run(db, `select pg_terminate_backend(${processID})`);
+      await expect(copied).rejects.toThrow(/terminat/);
+      expect(await rows(world, "new", "select count(*)::text from items")).toEqual([["0"]]);
+    },
+  );
+
+  test("a row that the target refuses while it rests: both sessions go on", async () => {
+    const world = await open(
+      many(1_000),
+      "create table items (id int primary key check (id <> 600), note text)",
+      mapping("items", "items"),
+    );
+    expect(await copy(world, PACE)).toMatchObject({ rows: 1_000, refused: 1 });
+    expect(await rows(world, "new", "select count(*)::text from items")).toEqual([["999"]]);
+  });
 });
 
 test("a source that takes long to say which rows there are does not cost the target's transaction", async () => {

@@ -162,17 +162,42 @@ test("tune is written as the plan is, goes over it, and can be taken back", () =
 test("chunks are taken together up to the target duration, at most twice as many as before", () => {
   const group = new GroupSize(500);
   expect(group.next("a", 100, 1)).toBe(1);
-  group.took("a", 1, 10);
+  const took = (chunks: number, ms: number) => ({ chunks, ms, restedMs: 0, bytes: 0 });
+  group.took("a", took(1, 10));
   expect(group.next("a", 100, 1)).toBe(2);
-  group.took("a", 2, 10);
+  group.took("a", took(2, 10));
   expect(group.next("a", 3, 1)).toBe(3);
   // A copy that is slowed down takes less at once.
   expect(group.next("a", 100, 0.5)).toBe(2);
   expect(group.next("a", 100, FLOOR)).toBe(1);
-  group.took("a", 4, 2_000);
+  group.took("a", took(4, 2_000));
   expect(group.next("a", 100, 1)).toBe(1);
-  group.took("a", 1, 100);
+  group.took("a", took(1, 100));
   expect(group.next("b", 100, 1)).toBe(1);
+});
+
+test("a sync of a slow copy is stretched evenly, to its share and no longer than a sync should take", () => {
+  const group = new GroupSize(500);
+  const bytes = 1_000;
+  expect(group.next("a", 100, 0.5)).toBe(1);
+  expect(group.pace("a", 0.5)).toBeUndefined();
+  group.took("a", { chunks: 1, ms: 100, restedMs: 0, bytes });
+  expect(group.next("a", 100, 0.5)).toBe(1);
+  expect(group.pace("a", 1)).toBeUndefined();
+  expect(group.pace("a", 0.5)).toEqual({ restPerByte: 0.1, mostMs: 500 });
+  // 4,900 ms would be its share.
+  expect(group.pace("a", FLOOR)).toEqual({ restPerByte: 0.5, mostMs: 500 });
+  // What was rested is no work: neither the pace nor the size of the next shrinks for it.
+  group.took("a", { chunks: 1, ms: 600, restedMs: 500, bytes });
+  expect(group.pace("a", 0.5)).toEqual({ restPerByte: 0.1, mostMs: 500 });
+  expect(group.next("a", 100, 1)).toBe(2);
+  // Rows that do not travel directly, and other tables, have no pace.
+  group.took("a", { chunks: 2, ms: 100, restedMs: 0, bytes: 0 });
+  expect(group.pace("a", 0.5)).toBeUndefined();
+  group.took("a", { chunks: 2, ms: 100, restedMs: 0, bytes });
+  expect(group.pace("b", 0.5)).toBeUndefined();
+  group.next("b", 100, 0.5);
+  expect(group.pace("b", 0.5)).toBeUndefined();
 });
 
 test("heartbeats of many sidecars make one p99; the same one twice counts once, few requests say nothing", () => {
