@@ -94,7 +94,7 @@ function emptyRelation(driver: Driver, columns: readonly ReaderColumn[]): string
   return `(select ${list}) as ${aliasOf(driver)}`;
 }
 
-/** Runs each expression of a mapping over no rows, and names the one that fails. */
+/** Runs the expressions of a mapping over no rows, and names each that fails. */
 export async function checkMapping(
   client: pg.ClientBase,
   driver: Driver,
@@ -103,8 +103,10 @@ export async function checkMapping(
   issues: PlanIssue[],
 ): Promise<void> {
   const from = emptyRelation(driver, columns);
+  const expressions = mapping.columns.map(castExpression);
+  const alone = (await runTogether(client, from, expressions)) ? [] : mapping.columns;
   const parts: [string, string][] = [
-    ...mapping.columns.map((column): [string, string] => [
+    ...alone.map((column): [string, string] => [
       `${mapping.path}.set.${column.name}`,
       `select ${castExpression(column)} from ${from} limit 0`,
     ]),
@@ -126,6 +128,27 @@ export async function checkMapping(
         message: `does not run on the new database: ${messageOf(error)}. It sees the columns ${columns.map((c) => c.name).join(", ")}`,
       });
     }
+  }
+}
+
+/**
+ * Whether all run in one statement: each alone would be a statement as wide as the table, for every column of it. Two
+ * expressions with a quote too few may make one that runs, so what comes back is counted.
+ */
+async function runTogether(
+  client: pg.ClientBase,
+  from: string,
+  expressions: readonly string[],
+): Promise<boolean> {
+  try {
+    const result = await client.query({
+      text: `select ${expressions.join(",\n")} from ${from} limit 0`,
+      rowMode: "array",
+    });
+    return !Array.isArray(result) && result.fields.length === expressions.length;
+  } catch (error) {
+    if (!isFaultOfStatement(error)) throw error;
+    return false;
   }
 }
 

@@ -92,6 +92,13 @@ describe("mappings that do not fit", () => {
     expect(error.message).toContain("nmae");
   });
 
+  test("two quotes too few, with which both columns together would be one that runs", async () => {
+    const set = { id: "'1", name: "upper('" };
+    const { message } = await upFails(plan({ forward: { users: { from: "users", set } } }));
+    expect(message).toContain("forward.users.set.id: does not run on the new database");
+    expect(message).toContain("forward.users.set.name: does not run on the new database");
+  });
+
   test("problems of both directions at once", async () => {
     const error = await upFails(
       plan({ forward: { users: { from: "a" } }, reverse: { users: { from: "b" } } }),
