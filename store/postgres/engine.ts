@@ -5,7 +5,14 @@ import { type Catalog, readCatalog } from "./catalog.ts";
 import { compileDirection, isSameDatabase } from "./compile.ts";
 import { refuseUnlogged } from "./logged-tables.ts";
 import { allMappings, type CompiledDirection } from "./mapping.ts";
-import { applicationName, closeSession, openSession, sideLabel, sqlState } from "./session.ts";
+import {
+  applicationName,
+  closeSession,
+  inTransaction,
+  openSession,
+  sideLabel,
+  sqlState,
+} from "./session.ts";
 import { refuseChanged, ShapeWatch } from "./shape-watch.ts";
 import { run } from "./statement.ts";
 import { refuseActions } from "./target-actions.ts";
@@ -59,7 +66,10 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
     ] as const;
     // DDL first: a plan that does not fit any more is only its consequence.
     const [ofSource, ofTarget] = [await refuseChanged(sides[0]), await refuseChanged(sides[1])];
-    const compiled = await compilePlan(plan, direction, options.role, options.instance);
+    const compiled = await compileOn(plan, direction, {
+      old: from === "old" ? source : target,
+      new: from === "new" ? source : target,
+    });
     await refuseUnlogged(source, compiled);
     const targets = new Set(allMappings(compiled).map(({ mapping }) => mapping.target.name));
     const shapes = await ShapeWatch.open([
@@ -109,28 +119,6 @@ export async function tryReplicaRole(target: pg.Client): Promise<boolean> {
   }
 }
 
-/** Catalogs of both sides' schemas, each read in one statement. */
-export async function readCatalogs(
-  plan: Plan,
-  role: string,
-  instance: string,
-): Promise<{ old: Catalog; new: Catalog }> {
-  const read = async (side: Side): Promise<Catalog> => {
-    const client = await openSession({
-      url: plan[side].database,
-      name: sideLabel(side),
-      application: applicationName(plan.name, role, instance),
-    });
-    try {
-      return await readCatalog(client, plan[side].schema);
-    } finally {
-      await closeSession(client);
-    }
-  };
-  const [old, next] = await Promise.all([read("old"), read("new")]);
-  return { old, new: next };
-}
-
 /** Resolves one direction of the plan. Throws PlanError with everything that does not hold. Changes nothing. */
 export async function compilePlan(
   plan: Plan,
@@ -138,30 +126,45 @@ export async function compilePlan(
   role: string,
   instance: string,
 ): Promise<CompiledDirection> {
-  const catalogs = await readCatalogs(plan, role, instance);
-  const open = (side: Side) =>
-    openSession({
+  const opened: pg.Client[] = [];
+  const open = async (side: Side) => {
+    const session = await openSession({
       url: plan[side].database,
       name: sideLabel(side),
       application: applicationName(plan.name, role, instance),
       searchPath: plan[side].schema,
     });
-  const sourceClient = await open(sourceOf(direction));
+    opened.push(session);
+    return session;
+  };
   try {
-    const mappingClient = await open("new");
-    try {
-      return await compileDirection({
-        plan,
-        direction,
-        sourceCatalog: catalogs[sourceOf(direction)],
-        targetCatalog: catalogs[targetOf(direction)],
-        sourceClient,
-        mappingClient,
-      });
-    } finally {
-      await closeSession(mappingClient);
-    }
+    // One after the other: the old side's error comes first, and no session is left half open.
+    return await compileOn(plan, direction, { old: await open("old"), new: await open("new") });
   } finally {
-    await closeSession(sourceClient);
+    await Promise.all(opened.map(closeSession));
   }
+}
+
+/** The same on sessions that are open; on new the new schema comes first in the search_path, on the source its own. */
+async function compileOn(
+  plan: Plan,
+  direction: Direction,
+  sessions: Readonly<Record<Side, pg.Client>>,
+): Promise<CompiledDirection> {
+  const catalog = async (side: Side): Promise<Catalog> =>
+    inTransaction(sessions[side], async () => {
+      // Names of types keep their schema.
+      await run(sessions[side], "set local search_path = pg_catalog, pg_temp");
+      return readCatalog(sessions[side], plan[side].schema);
+    });
+  const [old, next] = await Promise.all([catalog("old"), catalog("new")]);
+  const catalogs = { old, new: next };
+  return compileDirection({
+    plan,
+    direction,
+    sourceCatalog: catalogs[sourceOf(direction)],
+    targetCatalog: catalogs[targetOf(direction)],
+    sourceClient: sessions[sourceOf(direction)],
+    mappingClient: sessions.new,
+  });
 }
