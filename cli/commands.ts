@@ -22,7 +22,10 @@ import { tune } from "./tune.ts";
 import { up } from "./up.ts";
 import { verify } from "./verify.ts";
 
-/** In the order in which a migration meets them. */
+/**
+ * In the order in which a migration meets them. Every command starts with all of these modules, so what one of them alone needs
+ * of size (a role, a library) it imports when it runs.
+ */
 export const COMMANDS: readonly (AnyCommand | CommandGroup)[] = [
   init,
   schema,

@@ -2,7 +2,6 @@ import { randomBytes } from "node:crypto";
 import { listen } from "../store/control/listen.ts";
 import { closeControlStore, openControlStore } from "../store/control/open.ts";
 import { install } from "../store/control/schema.ts";
-import { startApi } from "../switchover/api.ts";
 import { Controller } from "../switchover/controller.ts";
 import { openRealEngine } from "../switchover/wiring.ts";
 import { roleCommand, type RoleInput } from "./role.ts";
@@ -18,6 +17,7 @@ metrics and the console.`,
 });
 
 async function runControlRole({ plan, log, signal, ready }: RoleInput): Promise<void> {
+  const { startApi } = await import("../switchover/api.ts");
   await using stack = new AsyncDisposableStack();
   const store = openControlStore(plan, {
     role: "control",

@@ -1,5 +1,4 @@
 import { type Logger, pino } from "pino";
-import { prettyFactory } from "pino-pretty";
 import { redact } from "../config/describe.ts";
 import { lastStanding } from "../config/standing.ts";
 
@@ -21,11 +20,11 @@ export type LogStream = Pick<typeof process.stderr, "isTTY" | "hasColors"> & {
  * Logs go to stderr: one JSON line each, readable ones on a terminal. Every line has plan, role, phase and epoch (null: not
  * known yet). Lines are masked as they leave, because an error of a driver may quote the URL it was given.
  */
-export function createLog(
+export async function createLog(
   { level, plan, role }: LogOptions,
   stream: LogStream = process.stderr,
-): CliLog {
-  const shape = lineShape(stream);
+): Promise<CliLog> {
+  const shape = await lineShape(stream);
   const destination = { write: (line: string) => void stream.write(redact(shape(line))) };
   const { pid } = process;
   return pino(
@@ -43,8 +42,9 @@ function mixinMergeStrategy(line: object, mixed: object): object {
   return { ...mixed, ...line };
 }
 
-function lineShape(stream: LogStream): (line: string) => string {
+async function lineShape(stream: LogStream): Promise<(line: string) => string> {
   if (!stream.isTTY) return (line) => line;
+  const { prettyFactory } = await import("pino-pretty");
   return prettyFactory({
     colorize: stream.hasColors(),
     ignore: "plan,pid,role,phase,epoch",

@@ -1,4 +1,3 @@
-import { runMirrorRole } from "../proxy/mirror/role.ts";
 import { roleCommand } from "./role.ts";
 
 export const mirror = roleCommand({
@@ -7,6 +6,7 @@ export const mirror = roleCommand({
   details: `Follows the feed of the side that takes writes and makes the rows of the other side from it. One mirror works at a time;
 more of them wait and take over. It may be killed at any moment: a crash costs a repeat and never a row.`,
   async work({ plan, log, signal, ready }) {
+    const { runMirrorRole } = await import("../proxy/mirror/role.ts");
     ready();
     await runMirrorRole({ plan, log, signal });
   },

@@ -69,7 +69,7 @@ async function runWithPlan(
 ): Promise<Result | undefined> {
   const plan = loadPlan(options.plan);
   const logLevel = options.logLevel ?? command.logLevel;
-  const log = createLog({ level: logLevel, plan: plan.name, role: command.name });
+  const log = await createLog({ level: logLevel, plan: plan.name, role: command.name });
   if (isSupervised()) onStanding(tellSupervisor);
   const signal = stopSignal(() => log.error({}, "stopped before everything was done"));
   return command.run({ plan, log, logLevel, output, signal }, options, args);

@@ -1,6 +1,5 @@
 import { InvalidArgumentError, Option } from "commander";
 import { CrossfadeError } from "../config/errors.ts";
-import { runProxyRole } from "../proxy/role.ts";
 import type { Command, Context } from "./command.ts";
 import { assertFree, formatListen } from "./ports.ts";
 import { argsOf, processesOf } from "./proxy-processes.ts";
@@ -49,6 +48,7 @@ Runs until SIGTERM or Ctrl-C, then answers what is in flight and exits 0.`,
 async function runOne(context: Context, place: number | undefined): Promise<void> {
   const { plan, log, signal } = context;
   const onReady = (url: string) => announce(context, "proxy", new URL(url).host);
+  const { runProxyRole } = await import("../proxy/role.ts");
   await runProxyRole({ plan, log, signal, place, onReady });
 }
 

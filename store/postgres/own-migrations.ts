@@ -1,6 +1,5 @@
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
-import { runner } from "node-pg-migrate";
 import type pg from "pg";
 import { CrossfadeError, messageOf } from "../../config/errors.ts";
 import type { Plan } from "../../config/plan-types.ts";
@@ -47,6 +46,7 @@ export async function migrateSchema(plan: Plan, options: MigrateOptions): Promis
       (name) => stepOf(folder, name, options.direction),
     );
     if (options.dryRun || wanted.length === 0) return wanted;
+    const { runner } = await import("node-pg-migrate");
     try {
       await runner({
         dbClient: client,

@@ -2,18 +2,18 @@ import { expect, test } from "vitest";
 import { createLog } from "../../cli/log.ts";
 import { noteStanding } from "../../config/standing.ts";
 
-function capture(isTTY: boolean, colors = false) {
+async function capture(isTTY: boolean, colors = false) {
   let written = "";
   const write = (text: string) => void (written += text);
-  const log = createLog(
+  const log = await createLog(
     { level: "info", plan: "shop", role: "mirror" },
     { isTTY, hasColors: () => colors, write },
   );
   return { log, lines: () => written.split("\n").filter((line) => line !== "") };
 }
 
-test("every line is one JSON document with plan, role, phase and epoch; secrets are masked", () => {
-  const { log, lines } = capture(false);
+test("every line is one JSON document with plan, role, phase and epoch; secrets are masked", async () => {
+  const { log, lines } = await capture(false);
   log.info({ rows: 3 }, "before anything is known");
   noteStanding({ phase: "canary", epoch: 3 });
   log.warn(
@@ -32,14 +32,14 @@ test("every line is one JSON document with plan, role, phase and epoch; secrets 
   expect(lines().join("\n")).not.toContain("s3cret");
 });
 
-test("on a terminal they are for people, coloured only where the terminal wants it", () => {
+test("on a terminal they are for people, coloured only where the terminal wants it", async () => {
   noteStanding({ phase: "verify", epoch: 1 });
-  const plain = capture(true);
+  const plain = await capture(true);
   plain.log.info("copied");
   expect(plain.lines()).toEqual([
     expect.stringMatching(/^\[\d\d:\d\d:\d\d\.\d{3}\] INFO: \[mirror · verify · epoch 1\] copied$/),
   ]);
-  const coloured = capture(true, true);
+  const coloured = await capture(true, true);
   coloured.log.info("copied");
   expect(coloured.lines().join("")).toContain("\u001b[");
 });
