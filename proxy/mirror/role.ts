@@ -64,6 +64,7 @@ class MirrorRole {
   readonly #id: string;
   readonly #tracing: MirrorTracing | undefined;
   readonly #running: RunningState;
+  readonly #beat: RunningState;
   readonly #store: ControlStore;
   readonly #listener: Listener;
   readonly #state: StateWatcher;
@@ -92,6 +93,7 @@ class MirrorRole {
       initialBackoffMs: 20,
       maxBackoffMs: 2_000,
     });
+    this.#beat = new RunningState({ name: "mirror heartbeat", log });
     this.#store = openControlStore(plan, { role: "mirror", instance: this.#id });
     this.#listener = listen(this.#store, log);
     this.#state = watchState(this.#store, this.#listener, log);
@@ -129,7 +131,7 @@ class MirrorRole {
 
   /** Heartbeats go on their own pool, so that a slow pass never looks like a dead mirror. */
   async #beatUntilStopped(): Promise<void> {
-    const beat = new RunningState({ name: "mirror heartbeat", log: this.#log });
+    const beat = this.#beat;
     this.#running.signal.addEventListener("abort", () => beat.stop(), { once: true });
     while (beat.shouldRun()) {
       let error: unknown;
@@ -279,6 +281,8 @@ class MirrorRole {
           state: "running",
           fence: "0",
         };
+        // The next gate waits for a mirror of this direction.
+        this.#beat.wake();
         await this.#passUntilChange(passes, context.shapes, agreed.direction);
       } finally {
         await feed.close();
