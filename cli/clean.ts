@@ -4,7 +4,7 @@ import { closeControlStore, type ControlStore, openControlStore } from "../store
 import { isInstalled, uninstall } from "../store/control/schema.ts";
 import { readSidecars } from "../store/control/sidecars.ts";
 import { readWorkers, WORKER_ROLES } from "../store/control/workers.ts";
-import { FRESH_MS } from "../switchover/gates.ts";
+import { FRESH_MS } from "../switchover/gate-facts.ts";
 import type { Command, Context, Result } from "./command.ts";
 import { request } from "./request.ts";
 

@@ -3,7 +3,7 @@ import Table from "cli-table3";
 import { CrossfadeError } from "../config/errors.ts";
 import { readMigration } from "../store/control/migration.ts";
 import type { QuarantinedKey } from "../switchover/engine.ts";
-import { activeDirection } from "../switchover/gates.ts";
+import { activeDirection } from "../switchover/gate-facts.ts";
 import { openRealEngine } from "../switchover/wiring.ts";
 import type { Command, CommandGroup, Context } from "./command.ts";
 import { withListener } from "./control-client.ts";

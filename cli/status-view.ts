@@ -2,7 +2,7 @@ import { styleText } from "node:util";
 import Table from "cli-table3";
 import { PHASES, SIDES } from "../config/words.ts";
 import type { Receipt } from "../store/control/history.ts";
-import type { Gate } from "../switchover/gates.ts";
+import type { Gate } from "../switchover/gate-facts.ts";
 import type { MirrorStatus, SidecarStatus, Status, TableStatus } from "../switchover/status.ts";
 
 /** The status as a compact screen. Colours only where stdout can show them and NO_COLOR is not set. */

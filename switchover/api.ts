@@ -12,7 +12,7 @@ import type { ControlStore } from "../store/control/open.ts";
 import { SERIES_RANGES, readSeries } from "../store/control/series.ts";
 import type { SeriesRange } from "../store/control/series.ts";
 import { readSidecars } from "../store/control/sidecars.ts";
-import { activeDirection } from "./gates.ts";
+import { activeDirection } from "./gate-facts.ts";
 import { ApiAccess, isLoopback, roleFor } from "./api-access.ts";
 import { commandDocument, runCommand, statusOf } from "./api-commands.ts";
 import { streamEvents } from "./api-events.ts";

@@ -9,9 +9,10 @@ import type { Migration } from "../store/control/migration.ts";
 import type { ControlStore } from "../store/control/open.ts";
 import type { VerifyRun } from "../store/control/verify-runs.ts";
 import type { Engine, LeadCheck } from "./engine.ts";
-import { activeDirection, describeRun } from "./gates.ts";
+import { activeDirection } from "./gate-facts.ts";
+import { describeRun } from "./data-gates.ts";
 import { recordLeftBehind } from "./left-behind.ts";
-import type { Gate } from "./gates.ts";
+import type { Gate } from "./gate-facts.ts";
 import type { Effect } from "./machine.ts";
 
 /** What executing effects needs. */

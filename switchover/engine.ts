@@ -4,7 +4,7 @@ import type { Receipt } from "../store/control/history.ts";
 import type { VerifyRun } from "../store/control/verify-runs.ts";
 import type { Recovery } from "./flip-types.ts";
 import type { Attempt } from "../store/postgres/state.ts";
-import type { QuarantineCount } from "./gates.ts";
+import type { QuarantineCount } from "./gate-facts.ts";
 import type { Unmirrored } from "./lose-unmirrored.ts";
 import type { Effect } from "./machine.ts";
 import type { CopyEstimate } from "./room-gate.ts";

@@ -9,8 +9,8 @@ import { readSidecars } from "../store/control/sidecars.ts";
 import { lastRoundTrip, lastVerifyRun } from "../store/control/verify-runs.ts";
 import { readWorkers } from "../store/control/workers.ts";
 import type { Engine } from "./engine.ts";
-import { activeDirection } from "./gates.ts";
-import type { GateFacts, GateLimits } from "./gates.ts";
+import { activeDirection } from "./gate-facts.ts";
+import type { GateFacts, GateLimits } from "./gate-facts.ts";
 import type { MachineFacts } from "./machine.ts";
 
 /** Reads everything the gates look at. */

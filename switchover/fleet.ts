@@ -13,7 +13,7 @@ import type { ControlStore } from "../store/control/open.ts";
 import { readAcknowledgements, readSidecars } from "../store/control/sidecars.ts";
 import type { SidecarSeen } from "../store/control/sidecars.ts";
 import type { Acknowledged, Fleet, HeldStats, Publication } from "./flip-types.ts";
-import { FRESH_MS } from "./gates.ts";
+import { FRESH_MS } from "./gate-facts.ts";
 import { authorityIn } from "./machine.ts";
 
 /** Notifications make it fast; looking makes it sure. */

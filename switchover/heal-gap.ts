@@ -6,7 +6,7 @@ import { changeMigration, readMigration } from "../store/control/migration.ts";
 import type { Migration } from "../store/control/migration.ts";
 import { verifyUntilClean } from "./effects.ts";
 import type { Execution } from "./effects.ts";
-import { activeDirection } from "./gates.ts";
+import { activeDirection } from "./gate-facts.ts";
 
 const POLL_MS = 500;
 

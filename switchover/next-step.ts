@@ -2,7 +2,7 @@ import type { Plan } from "../config/plan-types.ts";
 import type { Migration } from "../store/control/migration.ts";
 import { stayOfOld } from "./drop-old.ts";
 import { blocks } from "./gates.ts";
-import type { GateResult } from "./gates.ts";
+import type { GateResult } from "./gate-facts.ts";
 import type { Transition } from "./machine.ts";
 
 /** What can be done next, in a sentence: for somebody who looks at a status for the first time, at night. */

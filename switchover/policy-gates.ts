@@ -2,10 +2,10 @@ import { Cron } from "croner";
 import type { Phase } from "../config/words.ts";
 import { windowKey } from "../store/control/side-reads.ts";
 import { compareSides, percent, sumWindows } from "./compare-sides.ts";
-import type { GateFacts, GateLimits, GateResult } from "./gates.ts";
+import type { GateFacts, GateLimits, GateResult } from "./gate-facts.ts";
 import { span } from "./spans.ts";
 
-/** Gates that the plan's policy asks for: stay, window, canary, drill. Pure. */
+/** Gates that the plan's policy asks for: stay, window, canary, drill, approvals. Pure. */
 
 /** The phase that a step leaves, and how long it has been there. */
 export interface Leaving {
@@ -120,4 +120,27 @@ export function drillGate(
     return blocked(`the last drill went the other way; ${hint}`);
   if (ageMs > drillMaxAgeMs) return blocked(`the last drill is too old; ${hint}`);
   return { ...gate, state: "pass", value, why: "the flip was rehearsed", heals: "never" };
+}
+
+export function approvalsGate(phase: Phase, facts: GateFacts, limits: GateLimits): GateResult {
+  const needed = limits.approvals[phase] ?? 0;
+  const given = facts.approvals.filter((approval) => approval.phase === phase);
+  const names = new Set(given.map(({ name }) => name));
+  const said = given.map(({ name, reason }) =>
+    reason === undefined ? name : `${name} (${reason})`,
+  );
+  const gate = { name: "approvals", value: names.size, limit: needed } as const;
+  if (names.size >= needed)
+    return {
+      ...gate,
+      state: "pass",
+      why: said.length === 0 ? "none is asked for" : `approved by ${said.join(", ")}`,
+      heals: "never",
+    };
+  return {
+    ...gate,
+    state: "fail",
+    why: `${said.length === 0 ? "" : `approved by ${said.join(", ")}; `}\`crossfade approve ${phase} --as NAME --reason TEXT\` records one`,
+    heals: "by-waiting",
+  };
 }

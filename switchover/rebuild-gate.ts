@@ -1,7 +1,7 @@
 import type { Phase } from "../config/words.ts";
 import { phaseIndex } from "../config/words.ts";
 import type { DeferredRow } from "../store/control/deferred-objects.ts";
-import type { GateResult } from "./gates.ts";
+import type { GateResult } from "./gate-facts.ts";
 
 /**
  * The gate after the copy: what was dropped for it is there again. A foreign key that is there but not proven lets verify be entered,

@@ -4,7 +4,7 @@ import { redact } from "../config/describe.ts";
 import { messageOf } from "../config/errors.ts";
 import { compileBoth } from "./both-sides.ts";
 import type { Wiring } from "./both-sides.ts";
-import type { GateResult } from "./gates.ts";
+import type { GateResult } from "./gate-facts.ts";
 import { size } from "./spans.ts";
 
 /** The gate before the copy: whether what it makes fits into `backfill.disk_free`. */

@@ -10,7 +10,7 @@ import { SAMPLE_S, addPoint } from "../store/control/series.ts";
 import type { SeriesPoint, SideTraffic } from "../store/control/series.ts";
 import { readSidecars } from "../store/control/sidecars.ts";
 import { readWorkers } from "../store/control/workers.ts";
-import { FRESH_MS } from "./gates.ts";
+import { FRESH_MS } from "./gate-facts.ts";
 
 /** What charts show, made from the heartbeats of the others and recorded in the control store. */
 

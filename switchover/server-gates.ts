@@ -2,7 +2,7 @@ import type { ReplicaLimits, ServerLimits } from "../config/server-limits.ts";
 import { SIDES } from "../config/words.ts";
 import type { Side } from "../config/words.ts";
 import type { ServerHealth } from "../store/postgres/server-health.ts";
-import type { GateResult } from "./gates.ts";
+import type { GateResult } from "./gate-facts.ts";
 import { size, span } from "./spans.ts";
 
 /** Gates of the plan over both database servers: long transactions, standbys, WAL that slots keep, size. Pure. */

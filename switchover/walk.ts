@@ -9,7 +9,7 @@ import { runEffect, verifyUntilClean } from "./effects.ts";
 import type { Execution } from "./effects.ts";
 import { gateLimits, gatherFacts, machineFacts } from "./facts.ts";
 import { ROLLBACK_GATES_OF, blocks, describeGate, evaluateGates, gatesInto } from "./gates.ts";
-import type { Gate, GateFacts, GateResult } from "./gates.ts";
+import type { Gate, GateFacts, GateResult } from "./gate-facts.ts";
 import { healGap } from "./heal-gap.ts";
 import { runHooks } from "./hooks.ts";
 import type { Unmirrored } from "./lose-unmirrored.ts";

@@ -3,8 +3,9 @@ import type { Phase } from "../config/words.ts";
 import { NO_COUNTS, windowKey } from "../store/control/side-reads.ts";
 import type { SideCounts, WindowReport } from "../store/control/side-reads.ts";
 import { percent, quantile, sumCounts, sumWindows } from "./compare-sides.ts";
-import { FRESH_MS, describeRun } from "./gates.ts";
-import type { GateFacts } from "./gates.ts";
+import { FRESH_MS } from "./gate-facts.ts";
+import { describeRun } from "./data-gates.ts";
+import type { GateFacts } from "./gate-facts.ts";
 import { sumShadow } from "./shadow.ts";
 
 /**

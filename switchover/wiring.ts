@@ -35,8 +35,8 @@ import { recover } from "./flip-recover.ts";
 import type { FlipDeps, Receipt, Recovery } from "./flip-types.ts";
 import type { Unmirrored } from "./lose-unmirrored.ts";
 import { runFlip } from "./flip.ts";
-import { FRESH_MS, activeDirection } from "./gates.ts";
-import type { QuarantineCount } from "./gates.ts";
+import { FRESH_MS, activeDirection } from "./gate-facts.ts";
+import type { QuarantineCount } from "./gate-facts.ts";
 import {
   acceptShapes,
   installSides,

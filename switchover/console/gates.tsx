@@ -1,5 +1,5 @@
 import { phaseIndex, PHASES } from "../../config/words.ts";
-import type { Gate } from "../gates.ts";
+import type { Gate } from "../gate-facts.ts";
 import type { Status } from "../status.ts";
 import { Card, Explained } from "./explain.tsx";
 

@@ -17,7 +17,7 @@ import {
 } from "../../store/control/verify-history.ts";
 import { keysLeftBehind, recordedLeftBehind, type KeyLeftBehind } from "../left-behind.ts";
 import type { SideStatus } from "../engine.ts";
-import type { Gate } from "../gates.ts";
+import type { Gate } from "../gate-facts.ts";
 import { readStatus, type Status, type StatusInput } from "../status.ts";
 
 /** The whole migration as facts: all three formats of `crossfade report` print this and nothing else. */

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import { waitingFor } from "../../cli/waiting.ts";
-import type { Gate } from "../../switchover/gates.ts";
+import type { Gate } from "../../switchover/gate-facts.ts";
 
 const gate = (name: Gate["name"], state: Gate["state"], why: string): Gate => ({
   name,

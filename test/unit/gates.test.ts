@@ -12,7 +12,8 @@ import {
   evaluateGates,
   gatesInto,
 } from "../../switchover/gates.ts";
-import type { GateFacts, GateLimits, PlainGate } from "../../switchover/gates.ts";
+import type { GateFacts, GateLimits } from "../../switchover/gate-facts.ts";
+import type { PlainGate } from "../../switchover/gates.ts";
 
 const LIMITS: GateLimits = {
   lagMs: 1_000,

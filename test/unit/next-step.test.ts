@@ -3,7 +3,7 @@ import { walkResult } from "../../cli/walk-command.ts";
 import type { Plan } from "../../config/plan-types.ts";
 import { NO_POLICY } from "../../config/policy.ts";
 import type { Migration } from "../../store/control/migration.ts";
-import type { GateResult } from "../../switchover/gates.ts";
+import type { GateResult } from "../../switchover/gate-facts.ts";
 import { transition } from "../../switchover/machine.ts";
 import { nextStep } from "../../switchover/next-step.ts";
 

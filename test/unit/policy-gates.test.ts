@@ -3,7 +3,7 @@ import { SideWindow } from "../../proxy/side-window.ts";
 import { NO_COUNTS, bucketMs, bucketOf, windowKey } from "../../store/control/side-reads.ts";
 import type { SideCounts } from "../../store/control/side-reads.ts";
 import { compareSides, quantile, sumCounts, sumWindows } from "../../switchover/compare-sides.ts";
-import type { GateFacts, GateLimits } from "../../switchover/gates.ts";
+import type { GateFacts, GateLimits } from "../../switchover/gate-facts.ts";
 import { canaryGate, drillGate, stayGate, windowGate } from "../../switchover/policy-gates.ts";
 
 const LIMITS = { samples: 100, errors: 0.001, p99: 1.1 };

@@ -3,7 +3,7 @@ import type { RollbackOnPlan } from "../../config/policy.ts";
 import type { Phase } from "../../config/words.ts";
 import { SideWindow } from "../../proxy/side-window.ts";
 import { windowKey } from "../../store/control/side-reads.ts";
-import type { GateFacts } from "../../switchover/gates.ts";
+import type { GateFacts } from "../../switchover/gate-facts.ts";
 import { Watchdog } from "../../switchover/watchdog.ts";
 
 const LIMITS: RollbackOnPlan = {
