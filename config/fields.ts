@@ -147,3 +147,6 @@ export function routeMatch() {
     return z.NEVER;
   });
 }
+
+/** Read when the plan is, or later; seen from the plan's folder. */
+export const file = () => text("the path of a file, relative to the plan's folder");

@@ -10,7 +10,8 @@ import type {
 } from "./plan-types.ts";
 import { pathOf } from "./plan-issues.ts";
 import { normalisePolicy } from "./policy.ts";
-import type { MappingFile, MappingSetFile, PlanFile } from "./schema.ts";
+import type { MappingFile, MappingSetFile } from "./mapping-schema.ts";
+import type { PlanFile } from "./schema.ts";
 import type { Direction } from "./words.ts";
 
 /** From what the file says to what the other modules use. */
