@@ -1,18 +1,6 @@
 import pg from "pg";
 import { beforeAll, describe, expect, test } from "vitest";
 import {
-  claimChunk,
-  claimChunks,
-  failChunk,
-  finishChunks,
-  progress,
-  readChunks,
-  releaseChunk,
-  renewLease,
-  replaceChunks,
-  resetChunks,
-} from "../../store/control/chunk-ledger.ts";
-import {
   claimCommand,
   enqueueCommand,
   failOrphanedCommands,
@@ -45,32 +33,17 @@ import {
   readSidecars,
   removeSidecar,
 } from "../../store/control/sidecars.ts";
-import {
-  finishVerifyRun,
-  lastVerifyRun,
-  readVerifyExamples,
-  recordVerifyChunk,
-  startVerifyRun,
-} from "../../store/control/verify-runs.ts";
 import { watchState } from "../../store/control/watch.ts";
 import { closeSession, openSession } from "../../store/postgres/session.ts";
 import { beatWorker, readWorkers } from "../../store/control/workers.ts";
-import { openTestListener, openTestStore, silentLog } from "../support/control.ts";
+import { freshStore, openTestListener, openTestStore, silentLog } from "../support/control.ts";
 import { createSingleDatabase, withClient } from "../support/databases.ts";
 
 let database: string;
-let schemas = 0;
 
 beforeAll(async () => {
   database = await createSingleDatabase();
 });
-
-async function freshStore(): Promise<ControlStore> {
-  schemas += 1;
-  const store = openTestStore(database, { schema: `control_${schemas}` });
-  await install(store);
-  return store;
-}
 
 const OFF = { phase: "off", epoch: 1 } as const;
 
@@ -93,7 +66,7 @@ describe("install", () => {
   });
 
   test("uninstall leaves what is not ours in the schema", async () => {
-    const store = await freshStore();
+    const store = await freshStore(database);
     await withClient(database, (client) =>
       client.query(`create table ${pg.escapeIdentifier(store.schema)}.theirs (id int)`),
     );
@@ -108,7 +81,7 @@ describe("install", () => {
   });
 
   test("a schema belongs to one plan", async () => {
-    const store = await freshStore();
+    const store = await freshStore(database);
     const other = openTestStore(database, { plan: "another", schema: store.schema });
     await expect(install(other)).rejects.toMatchObject({ code: "DATABASE_UNFIT" });
   });
@@ -143,7 +116,7 @@ describe("install", () => {
 
 describe("migration", () => {
   test("starts off with old as authority", async () => {
-    expect(await readMigration(await freshStore())).toMatchObject({
+    expect(await readMigration(await freshStore(database))).toMatchObject({
       ...OFF,
       authority: "old",
       readsNew: 0,
@@ -155,7 +128,7 @@ describe("migration", () => {
   });
 
   test("of concurrent changes from one state exactly one happens", async () => {
-    const store = await freshStore();
+    const store = await freshStore(database);
     const changes = await Promise.all(
       Array.from({ length: 12 }, () => changeMigration(store, OFF, { phase: "dual-write" })),
     );
@@ -167,7 +140,7 @@ describe("migration", () => {
   });
 
   test("changes only what it names; phase_since moves with the phase alone", async () => {
-    const store = await freshStore();
+    const store = await freshStore(database);
     const before = await readMigration(store);
     const gap = await setMigration(store, OFF, {
       gap: "new was restored",
@@ -190,7 +163,7 @@ describe("migration", () => {
   });
 
   test("a hold is a lease that counts down on the reader's clock", async () => {
-    const store = await freshStore();
+    const store = await freshStore(database);
     expect((await holdWrites(store, { attempt: 7, ms: 5_000 }))?.hold?.attempt).toBe(7);
     const left = ((await readMigration(store)).hold?.deadline ?? 0) - performance.now();
     expect(left).toBeLessThanOrEqual(5_000);
@@ -198,7 +171,7 @@ describe("migration", () => {
   });
 
   test("attempts only grow: a lower one neither holds nor releases", async () => {
-    const store = await freshStore();
+    const store = await freshStore(database);
     await holdWrites(store, { attempt: 3, ms: 5_000 });
     expect(await holdWrites(store, { attempt: 2, ms: 5_000 })).toBeUndefined();
     await releaseWrites(store, 2);
@@ -211,7 +184,7 @@ describe("migration", () => {
 
 describe("notifications", () => {
   test("the watcher sees a change, and again after its connections were killed", async () => {
-    const store = await freshStore();
+    const store = await freshStore(database);
     const watcher = watchState(store, await openTestListener(store), silentLog);
     expect((await watcher.until(() => true)).phase).toBe("off");
     await setMigration(store, OFF, { phase: "dual-write" });
@@ -233,7 +206,7 @@ describe("notifications", () => {
   });
 
   test("the listener itself comes back after its connection was killed", async () => {
-    const store = await freshStore();
+    const store = await freshStore(database);
     const listener = await openTestListener(store, "sidecars");
     const back = new Promise<void>((resolve) => listener.onConnected(resolve));
     await withClient(database, (client) =>
@@ -249,7 +222,7 @@ describe("notifications", () => {
   });
 
   test("a sidecar's heartbeat wakes the controller only when it acknowledges something, sidecars when its epoch or promises change, and nobody else", async () => {
-    const store = await freshStore();
+    const store = await freshStore(database);
     const audiences = { controller: ["controller"], sidecars: ["sidecars"], others: [] } as const;
     const heard: Record<keyof typeof audiences, ControlMessage[]> = {
       controller: [],
@@ -293,7 +266,7 @@ describe("notifications", () => {
 
 describe("commands", () => {
   test("each is claimed once, in order, and waiting ends with its outcome", async () => {
-    const store = await freshStore();
+    const store = await freshStore(database);
     const listener = await openTestListener(store);
     const ids: number[] = [];
     for (let n = 0; n < 6; n += 1)
@@ -323,7 +296,7 @@ describe("commands", () => {
 
 describe("history", () => {
   test("events, receipts and approvals", async () => {
-    const store = await freshStore();
+    const store = await freshStore(database);
     await addEvent(store, { kind: "advance", by: "anna", detail: { to: "dual-write" } });
     expect(await readEvents(store)).toMatchObject([
       { kind: "advance", by: "anna", ...OFF, detail: { to: "dual-write" } },
@@ -349,7 +322,7 @@ describe("history", () => {
   });
 
   test("a worker's stats come back as they were", async () => {
-    const store = await freshStore();
+    const store = await freshStore(database);
     const stats = {
       direction: "forward",
       epoch: 1,
@@ -364,175 +337,5 @@ describe("history", () => {
     const [worker] = await readWorkers(store, "mirror");
     expect(worker).toMatchObject({ id: "m1", stats });
     expect(worker?.seenMs).toBeLessThan(60_000);
-  });
-});
-
-describe("chunk ledger", () => {
-  const ranges = (count: number) =>
-    Array.from({ length: count }, (_, n) => ({
-      n,
-      lo: n === 0 ? undefined : [`k"${n}`, "é\\"],
-      hi: n === count - 1 ? undefined : [`k"${n + 1}`, "é\\"],
-      estRows: 10,
-      planVersion: 1,
-    }));
-
-  test("concurrent workers take every chunk exactly once, tables in order", async () => {
-    const store = await freshStore();
-    await replaceChunks(store, "forward", "a_child", ranges(7), 1);
-    await replaceChunks(store, "forward", "b_parent", ranges(5), 0);
-    expect(await readChunks(store, "forward", "b_parent")).toEqual(ranges(5));
-    const work = async (worker: string) => {
-      const taken: string[] = [];
-      for (let chunk = await claimChunk(store, "forward", worker, 60_000); chunk !== undefined;) {
-        taken.push(`${chunk.table}/${chunk.n}`);
-        expect(await finishChunks(store, [chunk], { rows: 10, ms: 1 })).toBe(1);
-        chunk = await claimChunk(store, "forward", worker, 60_000);
-      }
-      return taken;
-    };
-    const first = await claimChunk(store, "forward", "w0", 60_000);
-    expect(first).toMatchObject({ table: "b_parent", n: 0, lo: undefined });
-    await releaseChunk(store, first!);
-    const taken = (await Promise.all(["w1", "w2", "w3", "w4", "w5", "w6"].map(work))).flat();
-    expect(taken).toHaveLength(12);
-    expect(new Set(taken).size).toBe(12);
-    expect(await progress(store, "forward")).toMatchObject([
-      { table: "b_parent", chunks: 5, done: 5, rows: 50, estRows: 50, estRowsLeft: 0 },
-      { table: "a_child", chunks: 7, done: 7, rows: 70, finishedAt: expect.any(Date) },
-    ]);
-    expect(await progress(store, "reverse")).toEqual([]);
-  });
-
-  test("an expired lease is claimable, and its late worker is fenced off", async () => {
-    const store = await freshStore();
-    await replaceChunks(store, "forward", "t", ranges(1));
-    const late = (await claimChunk(store, "forward", "slow", -1))!;
-    const next = (await claimChunk(store, "forward", "slow", 60_000))!;
-    expect(next).toMatchObject({ n: 0, attempt: 2 });
-    expect(await renewLease(store, late, 60_000)).toBe(false);
-    expect(await finishChunks(store, [late], { rows: 1, ms: 1 })).toBe(0);
-    expect(await renewLease(store, next, 60_000)).toBe(true);
-    expect(await claimChunk(store, "forward", "other", 60_000)).toBeUndefined();
-    expect(await finishChunks(store, [next], { rows: 1, ms: 1 })).toBe(1);
-  });
-
-  test("neighbours finished together share out what they held; one taken over meanwhile is not counted", async () => {
-    const store = await freshStore();
-    await replaceChunks(store, "forward", "t", ranges(3));
-    const claim = { direction: "forward", worker: "w", most: () => 3 } as const;
-    const late = await claimChunks(store, { ...claim, leaseMs: -1 });
-    expect(late).toHaveLength(3);
-    const other = (await claimChunk(store, "forward", "other", 60_000))!;
-    expect(await finishChunks(store, late, { rows: 11, ms: 30 })).toBe(2);
-    expect(await progress(store, "forward")).toMatchObject([{ done: 2, rows: 6 }]);
-    expect(await finishChunks(store, [other], { rows: 5, ms: 10 })).toBe(1);
-    expect(await progress(store, "forward")).toMatchObject([{ done: 3, rows: 11 }]);
-  });
-
-  test("a chunk that keeps failing stays failed until it is reset", async () => {
-    const store = await freshStore();
-    await replaceChunks(store, "forward", "t", ranges(1));
-    for (let attempt = 1; attempt <= 2; attempt += 1) {
-      const chunk = (await claimChunk(store, "forward", "w", 60_000))!;
-      expect(await failChunk(store, chunk, "no such column", 2)).toBe(true);
-    }
-    expect(await claimChunk(store, "forward", "w", 60_000)).toBeUndefined();
-    expect(await progress(store, "forward")).toMatchObject([
-      { failed: 1, done: 0, error: "no such column" },
-    ]);
-    expect(await resetChunks(store, "forward", { onlyFailed: true })).toBe(1);
-    expect(await claimChunk(store, "forward", "w", 60_000)).toMatchObject({ attempt: 1 });
-  });
-
-  test("planning again replaces what was there", async () => {
-    const store = await freshStore();
-    await replaceChunks(store, "forward", "t", ranges(6));
-    await finishChunks(store, [(await claimChunk(store, "forward", "w", 60_000))!], {
-      rows: 1,
-      ms: 1,
-    });
-    await replaceChunks(store, "forward", "t", ranges(2));
-    expect(await progress(store, "forward")).toMatchObject([{ chunks: 2, done: 0, rows: 0 }]);
-  });
-});
-
-describe("verify runs", () => {
-  const none = { missing: 0, extra: 0, different: 0, inFlight: 0, hot: 0, repaired: 0 };
-
-  test("sums its chunks; clean only if nothing differs and nothing failed", async () => {
-    const store = await freshStore();
-    const open = async (allTables = true) =>
-      (await startVerifyRun(store, {
-        direction: "forward",
-        by: "anna",
-        repair: false,
-        tables: ["t"],
-        allTables,
-      }))!;
-    const example = { kind: "missing", key: { id: "5" } } as const;
-    const dirty = await open();
-    await recordVerifyChunk(store, dirty, {
-      ...none,
-      table: "t",
-      n: 0,
-      rows: 10,
-      missing: 1,
-      examples: [example],
-      ms: 1,
-    });
-    await recordVerifyChunk(store, dirty, {
-      ...none,
-      table: "t",
-      n: 1,
-      rows: 5,
-      inFlight: 2,
-      examples: [],
-      ms: 1,
-    });
-    expect(await finishVerifyRun(store, dirty)).toMatchObject({
-      state: "dirty",
-      rows: 15,
-      missing: 1,
-      inFlight: 2,
-    });
-    expect(await readVerifyExamples(store, dirty)).toEqual([{ table: "t", ...example }]);
-    const clean = await open();
-    await recordVerifyChunk(store, clean, {
-      ...none,
-      table: "t",
-      n: 0,
-      rows: 10,
-      examples: [],
-      ms: 1,
-    });
-    expect(await finishVerifyRun(store, clean)).toMatchObject({ state: "clean", rows: 10 });
-    await finishVerifyRun(store, await open(), "a range was not read");
-    expect(await finishVerifyRun(store, await open())).toMatchObject({
-      state: "failed",
-      error: "not compared: t",
-    });
-    const partly = await open(false);
-    await recordVerifyChunk(store, partly, {
-      ...none,
-      table: "t",
-      n: 0,
-      rows: 0,
-      examples: [],
-      ms: 1,
-    });
-    await finishVerifyRun(store, partly);
-    expect(await lastVerifyRun(store, "forward")).toMatchObject({
-      state: "clean",
-      allTables: false,
-    });
-    expect(await lastVerifyRun(store, "forward", { onlyClean: true })).toMatchObject({ id: clean });
-    const left = await open();
-    await open();
-    expect(await finishVerifyRun(store, left)).toMatchObject({
-      state: "failed",
-      error: "interrupted",
-    });
-    expect(await lastVerifyRun(store, "reverse")).toBeUndefined();
   });
 });

@@ -5,6 +5,7 @@ import { listen } from "../../store/control/listen.ts";
 import type { Listener } from "../../store/control/listen.ts";
 import { closeControlStore, openControlStore } from "../../store/control/open.ts";
 import type { Audience, ControlStore } from "../../store/control/open.ts";
+import { install } from "../../store/control/schema.ts";
 
 /** Discards everything. */
 export const silentLog: Log = { debug() {}, info() {}, warn() {}, error() {} };
@@ -22,6 +23,13 @@ export function openTestStore(
     { role: "test", instance: randomBytes(4).toString("hex") },
   );
   onTestFinished(() => closeControlStore(store));
+  return store;
+}
+
+/** An installed control store in a schema of its own. */
+export async function freshStore(database: string): Promise<ControlStore> {
+  const store = openTestStore(database, { schema: `control_${randomBytes(4).toString("hex")}` });
+  await install(store);
   return store;
 }
 
