@@ -119,8 +119,10 @@ describe("bin/crossfade of a checkout", () => {
   });
 
   test("uses the pinned Node where the one on PATH is too old", async () => {
+    const old = join(pathWith(undefined), "old-node");
+    writeFileSync(old, "#!/bin/sh\necho v22.23.1\n", { mode: 0o755 });
     const { stdout } = await run(join(ROOT, "bin/crossfade"), ["--version"], {
-      env: { PATH: pathWith("/bin/false") },
+      env: { PATH: pathWith(old) },
     });
     expect(stdout.trim()).toMatch(/^\d+\.\d+\.\d+/);
   });
