@@ -1,11 +1,6 @@
 import { expect, test } from "vitest";
-import { progress, replaceChunks } from "../../store/control/chunk-ledger.ts";
 import { readEvents, readReceipts } from "../../store/control/history.ts";
 import { readMigration } from "../../store/control/migration.ts";
-import { listen } from "../../store/control/listen.ts";
-import { openRealEngine } from "../../switchover/wiring.ts";
-import { readStatus } from "../../switchover/status.ts";
-import { openTestStore, silentLog } from "../support/control.ts";
 import {
   ask,
   installedObjects,
@@ -14,23 +9,10 @@ import {
   runSidecar,
   runWorkers,
   startController,
+  statusOf,
 } from "../support/controller-world.ts";
 import { withClient } from "../support/databases.ts";
 import type { Plan } from "../../config/plan-types.ts";
-
-async function status(plan: Plan) {
-  const store = openTestStore(plan.control.database, {
-    plan: plan.name,
-    schema: plan.control.schema,
-  });
-  const listener = listen(store, silentLog, "controller");
-  const engine = openRealEngine({ plan, store, listener, log: silentLog });
-  try {
-    return await readStatus({ plan, store, engine, log: silentLog });
-  } finally {
-    await listener.close();
-  }
-}
 
 async function sameRows(plan: Plan): Promise<void> {
   const rows = async (url: string, column: string) =>
@@ -50,7 +32,7 @@ test(
     const { store } = await startController(plan);
     runWorkers(plan);
     runSidecar(plan, "s1");
-    expect(await status(plan)).toMatchObject({
+    expect(await statusOf(plan)).toMatchObject({
       phase: "off",
       authority: "old",
       problems: [],
@@ -69,7 +51,7 @@ test(
       "read-new",
     ]);
     await sameRows(plan);
-    expect(await status(plan)).toMatchObject({
+    expect(await statusOf(plan)).toMatchObject({
       phase: "read-new",
       authority: "old",
       reads: { new: 1 },
@@ -102,17 +84,6 @@ test(
         client.query("update items set name = 'stray' where id = 3"),
       ),
     ).rejects.toMatchObject({ code: "CF001" });
-
-    // As if a gap were healed after the flip, and a chunk of the way back could not be copied.
-    const chunk = { n: 0, lo: undefined, hi: undefined, estRows: 120, planVersion: 0 };
-    await replaceChunks(store, "reverse", "items", [chunk]);
-    await store.pool.query(
-      `update ${store.table("chunk")} set state = 'failed' where direction = 'reverse'`,
-    );
-    expect(await ask(plan, "resume", { what: "backfill" })).toMatchObject({ chunks_retried: 1 });
-    await expect
-      .poll(() => progress(store, "reverse"), { timeout: 20_000 })
-      .toMatchObject([{ done: 1, failed: 0 }]);
 
     const back = await ask(plan, "rollback", { to: "shadow", wait: true });
     expect(back).toMatchObject({ phase: "shadow", receipt: { kind: "rollback", ok: true } });
@@ -152,7 +123,7 @@ test(
       .filter((event) => event.kind === "phase")
       .map((event) => event.detail["to"]);
     expect(phases.at(-1)).toBe("done");
-    expect(await status(plan)).toMatchObject({ phase: "done", authority: "new", gates: [] });
+    expect(await statusOf(plan)).toMatchObject({ phase: "done", authority: "new", gates: [] });
     await expect(ask(plan, "rollback")).rejects.toMatchObject({ code: "REFUSED" });
 
     await ask(plan, "clean");
@@ -207,7 +178,7 @@ test("an unknown gate refuses and names itself; status says why a database is aw
     ...plan,
     new: { ...plan.new, database: "postgres://postgres:sesame@127.0.0.1:1/none" },
   };
-  const seen = await status(away);
+  const seen = await statusOf(away);
   expect(seen).toMatchObject({
     phase: "dual-write",
     databases: { old: { reachable: true }, new: { reachable: false } },
@@ -217,7 +188,7 @@ test("an unknown gate refuses and names itself; status says why a database is aw
     ...plan,
     control: { database: "postgres://postgres:sesame@127.0.0.1:1/none", schema: "crossfade" },
   };
-  expect(await status(storeAway)).toMatchObject({
+  expect(await statusOf(storeAway)).toMatchObject({
     phase: "unknown",
     authority: "old",
     epoch: 1,

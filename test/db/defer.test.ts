@@ -8,10 +8,9 @@ import type { Plan } from "../../config/plan-types.ts";
 import { runBackfillRole } from "../../backfill/role.ts";
 import { runMirrorRole } from "../../proxy/mirror/role.ts";
 import { runEffect } from "../../switchover/effects.ts";
-import { readStatus } from "../../switchover/status.ts";
 import { openRealEngine } from "../../switchover/wiring.ts";
 import type { WalkResult } from "../../switchover/walk.ts";
-import { ask, startController } from "../support/controller-world.ts";
+import { ask, startController, statusOf } from "../support/controller-world.ts";
 import { openTestListener, silentLog } from "../support/control.ts";
 import { openDeferWorld } from "../support/defer-world.ts";
 
@@ -41,7 +40,7 @@ function run(role: typeof runMirrorRole, plan: Plan): () => Promise<void> {
 }
 
 test("what is deferred is gone while rows are copied and back before anything is verified; going back brings it back too", async () => {
-  const { plan, store, objects, states, drop, onNew } = await openDeferWorld();
+  const { plan, objects, states, drop, onNew } = await openDeferWorld();
   const before = await objects();
   await startController(plan);
   await ask(plan, "advance", { to: "dual-write" });
@@ -81,10 +80,7 @@ test("what is deferred is gone while rows are copied and back before anything is
   );
   expect((await objects()).join("\n")).not.toMatch(/customers_name|orders_customer|orders_old_fk/);
   expect((await objects()).join("\n")).toMatch(/customers_once[\s\S]*customers_pkey/);
-  const listener = await openTestListener(store);
-  const engine = openRealEngine({ plan, store, listener, log: silentLog });
-  const status = await readStatus({ plan, store, engine, log: silentLog });
-  expect(status.backfill.deferred).toHaveLength(5);
+  expect((await statusOf(plan)).backfill.deferred).toHaveLength(5);
   run(runBackfillRole, plan);
   await ask(plan, "advance", { to: "shadow", wait: true });
   expect(await objects()).toEqual(before);

@@ -1,11 +1,7 @@
 import { expect, test } from "vitest";
 import { uninstall } from "../../store/control/schema.ts";
-import { listen } from "../../store/control/listen.ts";
-import { readStatus } from "../../switchover/status.ts";
-import { openRealEngine } from "../../switchover/wiring.ts";
 import { catalogOf } from "../support/catalog.ts";
-import { silentLog } from "../support/control.ts";
-import { ask, runWorkers, startController } from "../support/controller-world.ts";
+import { ask, runWorkers, startController, statusOf } from "../support/controller-world.ts";
 import { withClient } from "../support/databases.ts";
 import { ItemsClients, itemsServicePlan, startItemsSidecar } from "../support/items-service.ts";
 
@@ -56,11 +52,7 @@ test(
       );
     expect(objects, "feed and mirror are gone").toEqual([]);
 
-    const listener = listen(store, silentLog, "controller");
-    const engine = openRealEngine({ plan, store, listener, log: silentLog });
-    const status = await readStatus({ plan, store, engine, log: silentLog });
-    await listener.close();
-    expect(status).toMatchObject({
+    expect(await statusOf(plan)).toMatchObject({
       phase: "done",
       authority: "new",
       next: expect.stringContaining("send traffic there directly, then stop them") as string,

@@ -3,14 +3,10 @@ import { NO_POLICY } from "../../config/policy.ts";
 import type { RollbackOnPlan } from "../../config/policy.ts";
 import type { Plan } from "../../config/plan-types.ts";
 import { readEvents, readReceipts } from "../../store/control/history.ts";
-import { listen } from "../../store/control/listen.ts";
 import { readMigration } from "../../store/control/migration.ts";
 import type { ControlStore } from "../../store/control/open.ts";
 import { readSidecars } from "../../store/control/sidecars.ts";
-import { readStatus } from "../../switchover/status.ts";
-import { openRealEngine } from "../../switchover/wiring.ts";
-import { silentLog } from "../support/control.ts";
-import { ask, runWorkers, startController } from "../support/controller-world.ts";
+import { ask, runWorkers, startController, statusOf } from "../support/controller-world.ts";
 import {
   ItemsClients,
   itemsOf,
@@ -41,14 +37,6 @@ async function world(change: Partial<Plan>) {
 
 const phaseOf = async (store: ControlStore) => (await readMigration(store)).phase;
 
-async function statusOf(plan: Plan, store: ControlStore) {
-  const listener = listen(store, silentLog, "controller");
-  const engine = openRealEngine({ plan, store, listener, log: silentLog });
-  const status = await readStatus({ plan, store, engine, log: silentLog });
-  await listener.close();
-  return status;
-}
-
 const triggers = async (store: ControlStore) =>
   (await readEvents(store)).filter(({ kind }) => kind === "trigger");
 
@@ -77,7 +65,7 @@ test(
     const asked = (await readEvents(store)).findLast(({ kind }) => kind === "phase");
     expect(asked?.by).toMatch(/^controller: errors: new failed/);
 
-    expect(await statusOf(plan, store)).toMatchObject({
+    expect(await statusOf(plan)).toMatchObject({
       went_back: { from: "canary", why: expect.stringContaining("errors: new failed") as string },
     });
 

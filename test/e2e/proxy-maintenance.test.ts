@@ -3,12 +3,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { readEvents } from "../../store/control/history.ts";
-import { readStatus } from "../../switchover/status.ts";
-import { openRealEngine } from "../../switchover/wiring.ts";
-import { listen } from "../../store/control/listen.ts";
-import { ask } from "../support/controller-world.ts";
+import { ask, statusOf } from "../support/controller-world.ts";
 import { proxyWorld, runRole } from "../support/proxy-world.ts";
-import { HandSource, quietLog, send, startApp, startTestSidecar } from "../support/sidecar.ts";
+import { HandSource, send, startApp, startTestSidecar } from "../support/sidecar.ts";
 
 const write = { method: "POST", body: "x" };
 
@@ -56,13 +53,7 @@ test("a write that waited through a hold meets the maintenance that began meanwh
 test("the command switches it in the control store: every sidecar obeys, status and timeline say so", async () => {
   const { plan, store } = await proxyWorld();
   const { url } = await runRole(plan);
-  const said = async () => {
-    const listener = listen(store, quietLog, "controller");
-    const engine = openRealEngine({ plan, store, listener, log: quietLog });
-    const status = await readStatus({ plan, store, engine, log: quietLog });
-    await listener.close();
-    return status.maintenance;
-  };
+  const said = async () => (await statusOf(plan)).maintenance;
   expect(await ask(plan, "maintenance", { on: true })).toEqual({ maintenance: "back soon" });
   await expect.poll(async () => (await send(url, write)).status).toBe(503);
   expect((await send(url)).status).toBe(200);

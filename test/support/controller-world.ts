@@ -15,6 +15,8 @@ import { watchState } from "../../store/control/watch.ts";
 import { Controller } from "../../switchover/controller.ts";
 import type { Engine } from "../../switchover/engine.ts";
 import type { RequestKind } from "../../switchover/requests.ts";
+import { readStatus } from "../../switchover/status.ts";
+import type { Status } from "../../switchover/status.ts";
 import { openRealEngine } from "../../switchover/wiring.ts";
 import { silentLog } from "./control.ts";
 import { createDatabasePair, createSingleDatabase, withClient } from "./databases.ts";
@@ -154,6 +156,19 @@ export async function ask(
   } as unknown as Context;
   if (kind === "advance") await prepare(context);
   return request(context, kind, args);
+}
+
+/** Status as a command reads it that runs beside everything else. */
+export async function statusOf(plan: Plan): Promise<Status> {
+  const store = openControlStore(plan, { role: "status", instance: "s1" });
+  const listener = listen(store, silentLog);
+  try {
+    const engine = openRealEngine({ plan, store, listener, log: silentLog });
+    return await readStatus({ plan, store, engine, log: silentLog });
+  } finally {
+    await listener.close();
+    await closeControlStore(store);
+  }
 }
 
 /** What Crossfade has installed on a database for its side (the control store is another matter), by name; and the tables of the app with their schemas. */
