@@ -41,6 +41,8 @@ export interface ControllerOptions {
   readonly engine: Engine;
   readonly listener: Listener;
   readonly log: Log;
+  /** Before the second try of a webhook. */
+  readonly retryMs?: number;
 }
 
 /** What runs in the long lane: a command, or the controller's own work for a phase. */

@@ -36,7 +36,7 @@ const TRIGGERS: RollbackOnPlan = {
 
 async function world(policy: Partial<PolicyPlan>, change: Partial<Plan> = {}) {
   const plan = { ...(await itemsPlan(change)), policy: { ...NO_POLICY, ...policy } };
-  const { store } = await startController(plan);
+  const { store } = await startController(plan, { retryMs: 50 });
   runWorkers(plan);
   return { plan, store };
 }
@@ -297,6 +297,7 @@ test(
     let quarantined = 0;
     const { store } = await startController(plan, {
       instance: "second",
+      retryMs: 50,
       wrap: (engine) => ({
         ...engine,
         countQuarantine: async () => ({ open: quarantined, accepted: 0 }),

@@ -120,6 +120,7 @@ export async function startController(
     readonly instance?: string;
     readonly wrap?: (engine: Engine) => Engine;
     readonly log?: Log;
+    readonly retryMs?: number;
   } = {},
 ): Promise<{ readonly controller: Controller; readonly store: ControlStore }> {
   const log = options.log ?? silentLog;
@@ -133,6 +134,7 @@ export async function startController(
     listener,
     log,
     engine: options.wrap?.(engine) ?? engine,
+    ...(options.retryMs === undefined ? {} : { retryMs: options.retryMs }),
   });
   controller.start();
   onTestFinished(async () => {
