@@ -84,8 +84,8 @@ describe("northwind", () => {
     const content = {
       ...(expandEnvironment(template, environment, []) as object),
       canary: { steps: ["50%"], stay: "1ms" },
-      gates: { shadow: { samples: 1 }, canary: { samples: 1 } },
       // On a machine that does more beside, a slow answer or a late mirror would end the walk.
+      gates: { shadow: { samples: 1 }, canary: { samples: 1, p99: "1000x" } },
       rollback_on: "off",
     };
     return writePlanFileIn(workspace.folder, content);
