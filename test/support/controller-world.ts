@@ -163,7 +163,7 @@ export async function ask(
 /** Status as a command reads it that runs beside everything else. */
 export async function statusOf(plan: Plan): Promise<Status> {
   const store = openControlStore(plan, { role: "status", instance: "s1" });
-  const listener = listen(store, silentLog);
+  const listener = listen(store, silentLog, "controller");
   try {
     const engine = openRealEngine({ plan, store, listener, log: silentLog });
     return await readStatus({ plan, store, engine, log: silentLog });
