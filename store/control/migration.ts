@@ -2,7 +2,7 @@ import { CrossfadeError } from "../../config/errors.ts";
 import { noteStanding } from "../../config/standing.ts";
 import { PHASES, SIDES } from "../../config/words.ts";
 import type { Phase, Side } from "../../config/words.ts";
-import { query, queryOften } from "./open.ts";
+import { query, queryOften, refuseOtherPlan } from "./open.ts";
 import type { ControlStore } from "./open.ts";
 
 /** Where the migration stands: the one row everybody follows. */
@@ -120,7 +120,7 @@ const COMMIT_AT_ONCE = "set_config('synchronous_commit', 'off', true)";
 /** The row as a message carries it. */
 export type PushedRow = Omit<Row, "salt" | "phase_since"> & { readonly phase_since: string };
 
-/** The migration row. Throws DATABASE_UNFIT when the store is not installed. */
+/** The migration row. Throws DATABASE_UNFIT when the store is not installed, or is another plan's. */
 export async function readMigration(store: ControlStore): Promise<Migration> {
   const asked = performance.now();
   const rows = await queryOften<Row>(store, `select ${COLUMNS} from ${store.table("migration")}`);
@@ -130,6 +130,7 @@ export async function readMigration(store: ControlStore): Promise<Migration> {
       "DATABASE_UNFIT",
       `control schema ${store.schema} has no migration row`,
     );
+  refuseOtherPlan(store, row.plan);
   const migration = toMigration(row, asked);
   noteStanding(migration);
   return migration;

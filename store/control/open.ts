@@ -56,12 +56,37 @@ export function openControlStore(
   plan: Pick<Plan, "name" | "control">,
   process: ProcessName,
 ): ControlStore {
-  const pool = new pg.Pool({
-    connectionString: plan.control.database,
-    application_name: applicationName(plan.name, process.role, process.instance),
+  return openStore(plan, process, {
     max: 4,
     // Opening one takes tens of milliseconds, and a flip needs them while writes are held.
     idleTimeoutMillis: 60_000,
+  });
+}
+
+/** The schema of temporary tables: they end with the session that made them, however that ends. */
+export const PASSING_SCHEMA = "pg_temp";
+
+/**
+ * A control store that leaves nothing behind: it lives in the one connection that creates it. For looking ahead before
+ * anything is installed. As there is one connection, nothing may ask it while a transaction on it is open.
+ */
+export function openPassingStore(plan: Pick<Plan, "name" | "control">): ControlStore {
+  return openStore(
+    { name: plan.name, control: { ...plan.control, schema: PASSING_SCHEMA } },
+    { role: "cli", instance: "ahead" },
+    { max: 1, idleTimeoutMillis: 0 },
+  );
+}
+
+function openStore(
+  plan: Pick<Plan, "name" | "control">,
+  process: ProcessName,
+  connections: Pick<pg.PoolConfig, "max" | "idleTimeoutMillis">,
+): ControlStore {
+  const pool = new pg.Pool({
+    connectionString: plan.control.database,
+    application_name: applicationName(plan.name, process.role, process.instance),
+    ...connections,
     connectionTimeoutMillis: 5_000,
     // A black-holed connection must not hang a heartbeat or a controller for ever.
     query_timeout: 15_000,
@@ -149,7 +174,7 @@ function explain(store: ControlStore, error: unknown): unknown {
     return new CrossfadeError(
       "DATABASE_UNREACHABLE",
       `control database (${where}): ${messageOf(error)}`,
-      { cause: error },
+      { hint: REACH_HINT, cause: error },
     );
   }
   // Undefined table or schema: nobody installed the store.
@@ -168,11 +193,27 @@ function explain(store: ControlStore, error: unknown): unknown {
     return new CrossfadeError(
       "DATABASE_UNREACHABLE",
       `control database (${where}): ${messageOf(error)}`,
-      { cause: error },
+      { hint: REACH_HINT, cause: error },
     );
   }
   return error;
 }
+
+/** A command for one plan must never move another: the ledgers carry no plan in their keys. */
+export function refuseOtherPlan({ plan, schema }: ControlStore, owner: string): void {
+  if (owner === plan) return;
+  throw new CrossfadeError(
+    "DATABASE_UNFIT",
+    `control schema ${schema} holds the control store of another plan, "${owner}"`,
+    {
+      hint: `Give the plan ${plan} a control.schema of its own; if it was renamed, name it "${owner}" again.`,
+    },
+  );
+}
+
+/** What to look at when the control database does not answer. */
+export const REACH_HINT =
+  "Check that the server runs, and the address, user, password and privileges in the plan (control.database; left out: old.database).";
 
 /** Like pg's usual types, but counters (int8, numeric) as numbers: they are our own and stay far below 2^53. */
 const OWN_TYPES: pg.CustomTypesConfig = {

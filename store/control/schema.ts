@@ -5,7 +5,7 @@ import { describeDatabase } from "../../config/describe.ts";
 import { INSTALL_LOCK } from "../postgres/locks.ts";
 import { ident } from "../postgres/quote.ts";
 import { inTransaction, sqlState } from "../postgres/session.ts";
-import { CONTROL_TABLES, query } from "./open.ts";
+import { CONTROL_TABLES, PASSING_SCHEMA, query, REACH_HINT, refuseOtherPlan } from "./open.ts";
 import type { ControlStore } from "./open.ts";
 
 /**
@@ -49,13 +49,20 @@ export async function uninstall(store: ControlStore): Promise<void> {
   }
 }
 
+/** Whether the plan's control store is there. Throws DATABASE_UNFIT where another plan's is. */
 export async function isInstalled(store: ControlStore): Promise<boolean> {
   const rows = await query<{ found: boolean }>(
     store,
     "select to_regclass($1) is not null as found",
     [store.table("migration")],
   );
-  return rows[0]?.found === true;
+  if (rows[0]?.found !== true) return false;
+  const [row] = await query<{ plan: string }>(
+    store,
+    `select plan from ${store.table("migration")}`,
+  );
+  if (row !== undefined) refuseOtherPlan(store, row.plan);
+  return true;
 }
 
 async function connect(store: ControlStore): Promise<pg.PoolClient> {
@@ -65,16 +72,14 @@ async function connect(store: ControlStore): Promise<pg.PoolClient> {
     throw new CrossfadeError(
       "DATABASE_UNREACHABLE",
       `control database (${describeDatabase(store.url)}): ${messageOf(error)}`,
-      {
-        hint: "Check that the server runs, and the address, user, password and privileges in the plan.",
-        cause: error,
-      },
+      { hint: REACH_HINT, cause: error },
     );
   }
 }
 
 /** `create schema if not exists` asks for the privilege even when the schema is there: look first. */
 async function createSchema(store: ControlStore, client: pg.PoolClient): Promise<void> {
+  if (store.schema === PASSING_SCHEMA) return;
   const { rowCount } = await client.query("select 1 from pg_namespace where nspname = $1", [
     store.schema,
   ]);
@@ -110,15 +115,7 @@ async function createMigrationRow(store: ControlStore, client: pg.PoolClient): P
     [store.plan, salt],
   );
   const { rows } = await client.query<{ plan: string }>(`select plan from ${migration}`);
-  const owner = rows[0]?.plan;
-  if (owner === store.plan) return;
-  throw new CrossfadeError(
-    "DATABASE_UNFIT",
-    `control schema ${store.schema} holds the control store of another plan, "${owner}"`,
-    {
-      hint: "Give this plan a control.schema of its own.",
-    },
-  );
+  for (const row of rows) refuseOtherPlan(store, row.plan);
 }
 
 async function dropEmptySchema(store: ControlStore, client: pg.PoolClient): Promise<void> {
