@@ -1,9 +1,11 @@
 import { Option } from "commander";
 import type { WalkResult } from "../switchover/walk.ts";
 import type { Command } from "./command.ts";
+import { lookAhead } from "./look-ahead.ts";
 import { prepare } from "./prepare.ts";
 import { request } from "./request.ts";
 import { withProgress } from "./progress-bars.ts";
+import { standingNow } from "./standing-now.ts";
 import { sayingWhy } from "./waiting.ts";
 import { DRY_RUN, toOption, WAIT, type WalkCommandOptions, walkResult } from "./walk-command.ts";
 
@@ -32,11 +34,15 @@ writes wait for some milliseconds, none fails, and the receipt says how long the
   ],
   logLevel: "warn",
   async run(context, options) {
+    const dryRun = options.dryRun === true;
+    if (dryRun && (await standingNow(context)) === undefined)
+      return walkResult(await lookAhead(context, options.to), dryRun);
     // The first command of a migration may be this one.
     await prepare(context);
-    const dryRun = options.dryRun === true;
     const args = {
       to: options.to,
+      // One step from here: typed twice, or by two people, it must not become two.
+      ...(options.to === undefined ? { from: await standingNow(context) } : {}),
       wait: options.wait === true,
       dryRun,
       noWayBack: !options.wayBack,

@@ -28,8 +28,12 @@ beforeEach(async () => {
   await withClient(pair.oldUrl, (client) =>
     client.query("insert into users select i, 'user ' || i from generate_series(1, 100) i"),
   );
-  planFile = writePlanFile({
-    name: "cli-up",
+  planFile = await planNamed("cli-up");
+});
+
+async function planNamed(name: string): Promise<string> {
+  return writePlanFile({
+    name,
     old: { database: pair.oldUrl, app: await startApp("old") },
     new: { database: pair.newUrl, app: await startApp("new") },
     forward: { users: { from: "users" } },
@@ -38,7 +42,7 @@ beforeEach(async () => {
     operate: { listen: "127.0.0.1:0" },
     gates: { canary: { samples: 5 } },
   });
-});
+}
 
 /** An app that says which side it is. */
 async function startApp(side: string): Promise<string> {
@@ -147,6 +151,11 @@ test("commands walk the phases with up running; refusals exit 3 and name their g
     document: { paused: { backfill: false, mirror: false } },
   });
   expect(await runCli(planFile, "quarantine", "list")).toMatchObject({ exit: 0, document: [] });
+  for (const one of [["show"], ["retry"], ["accept", "--as", "Ada", "--reason", "none"]])
+    expect(await runCli(planFile, "quarantine", ...one, "17"), one[0]).toMatchObject({
+      exit: 2,
+      document: { error: { message: expect.stringMatching(/^quarantine has no (open )?key 17$/) } },
+    });
 
   const clean = await runCli(planFile, "clean", "--yes");
   expect(clean).toMatchObject({
@@ -197,10 +206,12 @@ test("without up: status says so, a command runs a controller itself, clean leav
     document: { error: { hint: expect.stringContaining("crossfade up") } },
   });
 
-  expect(await runCli<WalkResult>(planFile, "advance")).toMatchObject({
-    exit: 0,
-    document: { phase: "dual-write" },
-  });
+  // Two people at once: one step is taken, and the second is told that it was meant from elsewhere.
+  const both = await Promise.all([runCli(planFile, "advance"), runCli(planFile, "advance")]);
+  expect(both.toSorted((a, b) => Number(a.exit) - Number(b.exit))).toMatchObject([
+    { exit: 0, document: { phase: "dual-write", steps: [{ from: "off", to: "dual-write" }] } },
+    { exit: 3, document: { error: { message: expect.stringContaining("decided in off") } } },
+  ]);
   const refused = await runCli<{ error: { gates: { name: string; state: string }[] } }>(
     planFile,
     "advance",
@@ -212,6 +223,17 @@ test("without up: status says so, a command runs a controller itself, clean leav
         gates: expect.arrayContaining([expect.objectContaining({ name: "lag", state: "unknown" })]),
       },
     },
+  });
+  // A plan of another name moves, shows and removes nothing of this one.
+  const other = await planNamed("other");
+  for (const command of [["advance"], ["pause"], ["up"], ["clean", "--yes"]])
+    expect(await runCli(other, ...command), command.join(" ")).toMatchObject({
+      exit: 2,
+      document: { error: { code: "DATABASE_UNFIT", message: expect.stringContaining("cli-up") } },
+    });
+  expect(await runCli<Status>(other, "status")).toMatchObject({
+    exit: 2,
+    document: { phase: "unknown", problems: [expect.stringContaining("another plan")] },
   });
   expect(await runCli(planFile, "clean")).toMatchObject({
     exit: 3,
