@@ -24,12 +24,7 @@ export function statusScreen(status: Status, now: Date = new Date()): string {
     ...deferredLines(status.backfill.deferred),
     line("verify", verifyText(status.verify, now)),
     ...shadowLines(status.shadow),
-    line(
-      "quarantine",
-      status.quarantine === 0
-        ? "empty"
-        : warn(`${count(status.quarantine)} keys: see crossfade quarantine list`),
-    ),
+    line("quarantine", quarantineText(status.quarantine, ": see crossfade quarantine list")),
     ...refusedLines(status.databases),
     line("next", status.next),
     ...backLines(status),
@@ -38,6 +33,12 @@ export function statusScreen(status: Status, now: Date = new Date()): string {
     ...(status.flip === null ? [] : [line("last flip", receiptText(status.flip))]),
   ];
   return lines.join("\n");
+}
+
+/** How many keys are left behind; `more` follows where there are some. */
+export function quarantineText(keys: Status["quarantine"], more = ""): string {
+  if (keys === null) return warn("not known");
+  return keys === 0 ? "empty" : warn(`${count(keys)} keys${more}`);
 }
 
 /** A receipt in one or two lines: what moved, how long writes waited, what it cost. */

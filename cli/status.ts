@@ -1,5 +1,5 @@
 import { Option } from "commander";
-import { CrossfadeError, messageOf } from "../config/errors.ts";
+import { CrossfadeError, EXIT, messageOf } from "../config/errors.ts";
 import { readStatus, type Status } from "../switchover/status.ts";
 import type { Command, Context } from "./command.ts";
 import { withStatusInput } from "./status-input.ts";
@@ -18,7 +18,8 @@ export const status: Command<StatusOptions> = {
   name: "status",
   summary: "shows where the migration stands",
   details: `Phase, authority, lag of the mirror, progress of the copy, gates of the next phase with value, limit and reason, quarantine,
-sidecars, and the receipt of the last flip. Works in every phase, also when no role runs. With --watch one screen (80 by
+sidecars, and the receipt of the last flip. Works in every phase, also when no role runs; while the control store is away it
+says what both sides know, with the phase unknown, and exits 2. With --watch one screen (80 by
 24 where there is no terminal) is renewed every second until Ctrl-C; what has no room is counted.`,
   examples: ["crossfade status", "crossfade status --watch", "crossfade status --json"],
   options: [new Option("--watch", "renew every second")],
@@ -26,7 +27,9 @@ sidecars, and the receipt of the last flip. Works in every phase, also when no r
   async run(context, { watch }) {
     if (watch !== true) {
       const found = await withStatusInput(context, readStatus);
-      return { json: found, text: statusScreen(found) };
+      // What is known of the sides is printed all the same, but where the migration stands is not.
+      const exit = found.phase === "unknown" ? EXIT.usage : EXIT.done;
+      return { json: found, text: statusScreen(found), exit };
     }
     if (context.output.json) {
       throw new CrossfadeError(

@@ -2,8 +2,8 @@ import { PHASES } from "../config/words.ts";
 import { healthOf } from "../switchover/health.ts";
 import type { Status, TableStatus } from "../switchover/status.ts";
 import {
-  backLines,
   backfillText,
+  backLines,
   bad,
   bar,
   bold,
@@ -15,6 +15,7 @@ import {
   mirrorText,
   ms,
   percent,
+  quarantineText,
   receiptText,
   seconds,
   sinceText,
@@ -82,7 +83,7 @@ function tailLines(status: Status, columns: number): string[] {
             `${count(shadow.samples)} reads compared   ${shadow.mismatches > 0 ? bad(different) : different}`,
           ),
         ]),
-    line("quarantine", quarantine === 0 ? "empty" : warn(`${count(quarantine)} keys`)),
+    line("quarantine", quarantineText(quarantine)),
     ...(flip === null
       ? []
       : receiptText(flip)

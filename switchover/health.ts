@@ -39,7 +39,7 @@ export function healthOf(status: Status): Health {
   }
   if (status.maintenance !== null)
     attention.push(`maintenance: writes are answered with 503 (${status.maintenance})`);
-  if (quarantine > 0)
+  if (quarantine !== null && quarantine > 0)
     attention.push(`${quarantine} ${quarantine === 1 ? "key" : "keys"} in quarantine`);
   if (status.verify.state === "dirty") attention.push("the last comparison found differences");
   if (status.paused.backfill) attention.push("the backfill is paused");

@@ -107,7 +107,7 @@ export const METRICS: readonly MetricDefinition[] = [
     type: "gauge",
     help: "Keys left behind and not accepted",
     labels: [],
-    values: ({ quarantine }) => [[quarantine]],
+    values: ({ quarantine }) => when(quarantine),
   },
   {
     name: "crossfade_backfill_chunks",

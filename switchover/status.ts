@@ -64,7 +64,8 @@ export interface Status {
   readonly gates: readonly Gate[];
   /** What can be done next, in a sentence. */
   readonly next: string;
-  readonly quarantine: number;
+  /** Keys left behind whose loss nobody has accepted; null while the side that holds them does not answer. */
+  readonly quarantine: number | null;
   /** Crossfade went back by itself, and leaves it to people until the cool-down is over. */
   readonly went_back: WentBack | null;
   readonly flip: Receipt | null;
@@ -153,6 +154,7 @@ export async function readStatus(input: StatusInput): Promise<Status> {
     return {
       ...emptyStatus(plan.name),
       phase: "unknown",
+      quarantine: null,
       next: "nothing moves without the control store; sidecars route as they last knew",
       ...authorityOfSides(databases),
       databases,
@@ -197,7 +199,7 @@ async function statusOfStore({
     shadow: sumShadow(facts.sidecars),
     gates: gates.map(withoutHeals),
     next: nextStep(migration, decided, gates, plan),
-    quarantine: typeof facts.quarantine === "string" ? 0 : facts.quarantine.open,
+    quarantine: typeof facts.quarantine === "string" ? null : facts.quarantine.open,
     went_back: trigger === undefined ? null : wentBack(trigger, cooldownMs),
     flip: receipts[0] ?? null,
     sidecars: facts.sidecars.map(sidecarStatus),

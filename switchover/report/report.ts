@@ -139,7 +139,8 @@ function verdict(
   );
   if (differing.length > 0)
     wrong.push(`rows differ in ${differing.map(({ table }) => table).join(", ")}`);
-  if (status.quarantine > 0) wrong.push(`${status.quarantine} keys are in quarantine`);
+  if (status.quarantine !== null && status.quarantine > 0)
+    wrong.push(`${status.quarantine} keys are in quarantine`);
   const failed = receipts.reduce((sum, receipt) => sum + (receipt.failed ?? 0), 0);
   if (failed > 0) wrong.push(`${failed} held writes failed in flips`);
   if (status.gap !== null) wrong.push(`a gap is open: ${status.gap}`);
