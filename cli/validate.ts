@@ -15,6 +15,7 @@ import {
   sideLabel,
 } from "../store/postgres/session.ts";
 import { refuseActions } from "../store/postgres/target-actions.ts";
+import { volatileCalls } from "../store/postgres/volatility.ts";
 import { assertFit, type SideFacts, readSideFacts } from "./fitness.ts";
 
 /** What a plan comes to on the databases it names. */
@@ -48,6 +49,7 @@ export async function validatePlan(plan: Plan): Promise<Validated> {
       tables: tables[side],
       logged: directions.find(({ source }) => source === side)?.logged ?? [],
     });
+  await refuseVolatile(plan, directions, sessions);
   await refuseDuplicateKeys(plan, directions, sessions);
   for (const compiled of directions) {
     if (!(await tryReplicaRole(await sessions.open(compiled.target))))
@@ -66,6 +68,22 @@ function refuseSamePlace(plan: Plan, facts: Readonly<Record<Side, SideFacts>>): 
   const message =
     "is the same database and schema as old under another address, expected another database or another schema";
   throw new PlanError(plan.file, [{ path: "new", message }]);
+}
+
+async function refuseVolatile(
+  plan: Plan,
+  directions: readonly CompiledDirection[],
+  sessions: Sessions,
+): Promise<void> {
+  const issues: PlanIssue[] = [];
+  for (const compiled of directions)
+    issues.push(
+      ...(await volatileCalls(compiled, {
+        source: await sessions.open(compiled.source, plan[compiled.source].schema),
+        mapper: await sessions.open("new", plan.new.schema),
+      })),
+    );
+  if (issues.length > 0) throw new PlanError(plan.file, issues);
 }
 
 /** A key that the plan names has no index that keeps it unique: the rows themselves are looked at. */

@@ -89,7 +89,7 @@ export async function describeQuery(
 }
 
 /** An empty relation in the shape of a reader's rows, under the name that expressions use. */
-function emptyRelation(driver: Driver, columns: readonly ReaderColumn[]): string {
+export function emptyRelation(driver: Driver, columns: readonly ReaderColumn[]): string {
   const list = columns.map((column) => `null::${column.type} as ${ident(column.name)}`).join(", ");
   return `(select ${list}) as ${aliasOf(driver)}`;
 }
