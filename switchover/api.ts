@@ -1,5 +1,6 @@
 import fastify from "fastify";
 import type { FastifyInstance, FastifyReply } from "fastify";
+import { redact } from "../config/describe.ts";
 import { CrossfadeError, messageOf } from "../config/errors.ts";
 import type { ErrorCode } from "../config/errors.ts";
 import type { Log } from "../config/lifecycle.ts";
@@ -69,7 +70,10 @@ export async function startApi(options: ApiOptions): Promise<Api> {
     throw new CrossfadeError(
       "PORT_IN_USE",
       `operate.listen: ${host}:${port} is taken by another process`,
-      { cause: error },
+      {
+        hint: "Stop that process, or name another address in the plan under operate.listen.",
+        cause: error,
+      },
     );
   }
 }
@@ -78,6 +82,15 @@ export async function startApi(options: ApiOptions): Promise<Api> {
 export function buildApi(options: ApiOptions, tokens: readonly ApiToken[]): FastifyInstance {
   const server = fastify({ logger: false, bodyLimit: 64 * 1024, forceCloseConnections: true });
   server.setErrorHandler((error, _, reply) => sendError(reply, error));
+  server.setNotFoundHandler(({ method, url }, reply) =>
+    reply.code(404).send({
+      error: {
+        code: "USAGE",
+        message: `nothing answers ${method} ${url.split("?", 1)[0]}`,
+        hint: "GET /v1/openapi.json lists what does.",
+      },
+    }),
+  );
   const access = new ApiAccess(tokens, options.store, options.log);
   const viewer = { onRequest: access.allow("viewer") };
   const closing = new AbortController();
@@ -154,10 +167,15 @@ export function buildApi(options: ApiOptions, tokens: readonly ApiToken[]): Fast
 }
 
 function sendError(reply: FastifyReply, error: unknown): FastifyReply {
-  const code: ErrorCode = error instanceof CrossfadeError ? error.code : "FAILED";
-  const clientError = (error as { statusCode?: number }).statusCode;
-  const status = error instanceof CrossfadeError ? statusOf(code) : (clientError ?? 500);
-  return reply.code(status).send({ error: { code, message: messageOf(error) } });
+  if (error instanceof CrossfadeError) {
+    const { code, hint } = error;
+    const said = { code, message: redact(error.message), ...(hint === undefined ? {} : { hint }) };
+    return reply.code(statusOf(code)).send({ error: said });
+  }
+  // What is no error of ours comes from reading the request, or from nobody knows where.
+  const status = (error as { statusCode?: number }).statusCode ?? 500;
+  const code: ErrorCode = status < 500 ? "USAGE" : "FAILED";
+  return reply.code(status).send({ error: { code, message: redact(messageOf(error)) } });
 }
 
 function wholeNumber(

@@ -66,7 +66,23 @@ test("each role may do what it may, and nothing without a token", async () => {
     error: { code: "REFUSED", gates: [{ name: "gap", state: "pass" }, { name: "lag" }] },
   });
   expect((await post("/v1/advance", as("do-things-1"), { to: "nowhere" })).statusCode).toBe(400);
-  expect((await post("/v1/clean", as("do-things-1"))).statusCode).toBe(404);
+  // Whatever is wrong with a request, the answer has the one form.
+  const missing = await post("/v1/clean", as("do-things-1"));
+  expect(missing.statusCode).toBe(404);
+  expect(missing.json()).toEqual({
+    error: {
+      code: "USAGE",
+      message: "nothing answers POST /v1/clean",
+      hint: "GET /v1/openapi.json lists what does.",
+    },
+  });
+  const garbled = await server.inject({
+    method: "POST",
+    url: "/v1/advance",
+    headers: { ...as("do-things-1"), "content-type": "application/json" },
+    payload: "{to",
+  });
+  expect([garbled.statusCode, garbled.json()]).toMatchObject([400, { error: { code: "USAGE" } }]);
   const timeline = (await get("/v1/timeline", as("look-only-1"))).json() as { kind: string }[];
   expect(timeline.filter(({ kind }) => kind !== "denied")).toMatchObject([
     { kind: "approve", by: "anna" },
