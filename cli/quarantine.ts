@@ -36,7 +36,7 @@ const show: Command = {
   async run(context, _, [id = ""]) {
     const key = (await readKeys(context)).find((candidate) => candidate.id === id);
     if (key === undefined)
-      throw new CrossfadeError("FAILED", `quarantine has no key ${id}`, {
+      throw new CrossfadeError("USAGE", `quarantine has no key ${id}`, {
         hint: "`crossfade quarantine list` shows them.",
       });
     const lines = Object.entries(key).map(

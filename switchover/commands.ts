@@ -119,6 +119,10 @@ async function retryQuarantine(
 ): Promise<unknown> {
   const direction = await mirroredDirection(store);
   const tried = await engine.retryQuarantine(direction, ids);
+  if (ids !== undefined && tried === 0)
+    throw new CrossfadeError("USAGE", `quarantine has no open key ${ids.join(", ")}`, {
+      hint: "`crossfade quarantine list` shows them; what went through meanwhile is gone from it.",
+    });
   const left = await engine.countQuarantine(direction);
   await addEvent(store, { kind: "quarantine-retry", by, detail: { tried, left: left.open } });
   return { tried, left: left.open };
@@ -146,7 +150,7 @@ async function acceptQuarantine(
   if (
     !(await engine.acceptQuarantine(direction, { id: args.id, by: person, reason: args.reason }))
   ) {
-    throw new CrossfadeError("FAILED", `quarantine has no open key ${args.id}`, {
+    throw new CrossfadeError("USAGE", `quarantine has no open key ${args.id}`, {
       hint: "`crossfade quarantine list` shows them. A row that changed since and is refused again has a new id.",
     });
   }
