@@ -121,14 +121,18 @@ crossfade clean removes them. ${WHERE}`,
         `this replaces what is in ${describeDatabase(target)} by the backup of ${manifest.at}; everything written since then is lost`,
         { hint: "Say so: crossfade backup restore … --yes" },
       );
-    await withStore(context, (store) =>
-      addEvent(store, {
-        kind: "backup-restore",
-        by: `cli:${userName()}`,
-        detail: { backup: manifest.id, side, into: describeDatabase(target) },
-      }),
-    );
+    const record = async () =>
+      withStore(context, async (store) => {
+        await addEvent(store, {
+          kind: "backup-restore",
+          by: `cli:${userName()}`,
+          detail: { backup: manifest.id, side, into: describeDatabase(target) },
+        });
+      });
+    await record();
     const dump = await restoreBackup(plan, manifest, { side, into: target, signal });
+    // Its timeline went back with it: what is there now knows of no restore.
+    if (describeDatabase(plan.control.database) === describeDatabase(target)) await record();
     return {
       json: {
         ok: true,

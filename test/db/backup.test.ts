@@ -91,6 +91,7 @@ describe.each([{ key: "" }, { key: "a long key" }])("backups, key '$key'", ({ ke
       backup: { dir: "kept", keep: 1, key },
     });
     const dir = join(dirname(plan), "kept");
+    expect((await runCli(plan, "maintenance", "off")).exit).toBe(0);
     const { exit, document, stdout } = await runCli<Made>(plan, "backup", "create");
     expect(exit, stdout).toBe(0);
     expect(document.backup.dumps).toHaveLength(2);
@@ -117,6 +118,13 @@ describe.each([{ key: "" }, { key: "a long key" }])("backups, key '$key'", ({ ke
       ),
     );
     expect(rows).toEqual([{ n: 500, right: 500 }]);
+    // The timeline came back with the database; that somebody did so stands in it all the same.
+    const { rows: events } = await withClient(oldUrl, (client) =>
+      client.query(
+        "select detail->>'backup' as id from crossfade.event where kind = 'backup-restore'",
+      ),
+    );
+    expect(events).toEqual([{ id }]);
 
     // A file that was cut off, and one that was changed at the same length.
     const file = join(dir, id, document.backup.dumps[1]?.file ?? "");
