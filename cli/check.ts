@@ -6,6 +6,7 @@ import { CrossfadeError, EXIT, messageOf } from "../config/errors.ts";
 import { type Side, SIDES } from "../config/words.ts";
 import { renderDiagnosis } from "./check-view.ts";
 import type { Command, Context, Result } from "./command.ts";
+import { standingNow } from "./standing-now.ts";
 import { fixScript } from "./fix-script.ts";
 import { type Validated, validatePlan } from "./validate.ts";
 
@@ -54,6 +55,7 @@ at all is 2, as everywhere.`,
   ],
   logLevel: "warn",
   async run(context, { fixScript: file, allRows, rows }) {
+    await refuseDone(context);
     const validated = await validatePlan(context.plan);
     const diagnosis = await diagnose(context.plan, validated.directions, {
       rows: allRows === true ? undefined : rows,
@@ -64,6 +66,17 @@ at all is 2, as everywhere.`,
     return checkResult(context, validated, diagnosis, file);
   },
 };
+
+/** Else every table of old would be said to be missing. A control store that is away or another's is no matter here. */
+async function refuseDone(context: Context): Promise<void> {
+  const standing = await standingNow(context).catch(() => undefined);
+  if (standing?.phase !== "done") return;
+  throw new CrossfadeError(
+    "REFUSED",
+    "the migration is done: its old tables stand aside, so there is nothing to check",
+    { hint: "`crossfade report` shows what was proven on the way." },
+  );
+}
 
 function parseRows(text: string): number {
   const rows = Number(text);

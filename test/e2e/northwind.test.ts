@@ -166,6 +166,10 @@ describe("northwind", () => {
     await writeOn(100);
     await compareAll();
     await go("advance", "done");
+    // Not that all of old's tables are missing.
+    await expect(cli.run("check")).rejects.toMatchObject({
+      output: expect.stringContaining("the migration is done") as string,
+    });
     await writeOn(50);
 
     // Each move of the authority refused every writer once.
