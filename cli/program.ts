@@ -146,7 +146,11 @@ function paragraphs(text: string): string {
 /** commander throws instead of exiting, and leaves errors to `output`; help is a result like any other. */
 function quiet(command: Commander, output: Output): Commander {
   return command.exitOverride().configureOutput({
-    writeOut: (text) => output.result({ json: { help: text }, text: text.trimEnd() }),
+    writeOut: (text) => {
+      const said = text.trimEnd();
+      const json = said === packageVersion() ? { version: said } : { help: text };
+      output.result({ json, text: said });
+    },
     writeErr: () => {},
   });
 }

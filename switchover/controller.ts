@@ -100,7 +100,11 @@ export class Controller {
   /** Stops what runs (a flip ends first) and gives up the lead. */
   async stop(): Promise<void> {
     this.#running.stop();
-    this.#work?.abort.abort(new CrossfadeError("FAILED", "the controller was stopped"));
+    this.#work?.abort.abort(
+      new CrossfadeError("FAILED", "the controller was stopped before this was done", {
+        hint: "Ask again: it goes on from where the migration stands (`crossfade status`).",
+      }),
+    );
     await this.#done;
   }
 

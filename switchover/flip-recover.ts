@@ -108,10 +108,11 @@ async function raise(deps: FlipDeps, { clients, steps, claim }: Raise): Promise<
   const finding = examine(facts);
   if (finding.kind === "settled") return finding;
   const { attempt } = finding;
-  deps.log.warn(
-    { attempt },
-    `flip: attempt ${newest} (${attempt.kind} from ${attempt.from} to ${attempt.to}) was interrupted; recovering as ${attempt.number}`,
-  );
+  const which = `flip: attempt ${newest} (${attempt.kind} from ${attempt.from} to ${attempt.to})`;
+  // Every drill ends this way: only an attempt of somebody else is news.
+  if (claim === undefined)
+    deps.log.warn({ attempt }, `${which} was interrupted; recovering as ${attempt.number}`);
+  else deps.log.info({ attempt }, `${which} is ended as ${attempt.number}`);
   claim?.add(attempt.number);
   await steps.run("raise", async () => {
     for (const side of SIDES) {

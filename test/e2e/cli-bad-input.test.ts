@@ -1,5 +1,8 @@
 import { createServer } from "node:net";
 import { afterEach, beforeEach, describe, expect, onTestFinished, test } from "vitest";
+import { packageVersion } from "../../config/version.ts";
+import type { Status } from "../../switchover/status.ts";
+import type { WalkResult } from "../../switchover/walk.ts";
 import { runCli } from "../support/cli.ts";
 import { createDatabasePair, type DatabasePair, withClient } from "../support/databases.ts";
 import { writePlanFile } from "../support/plan-files.ts";
@@ -99,6 +102,30 @@ describe("mappings that do not fit", () => {
     expect(message).toContain("forward.users.set.name: does not run on the new database");
   });
 
+  test("SQL that makes another row each time", async () => {
+    const changing = plan({
+      forward: {
+        users: {
+          from: {
+            table: "users",
+            query: "select *, clock_timestamp() as t from users",
+          },
+          where: "id > random()",
+          set: { name: "gen_random_uuid()::text || lower(name) || now()" },
+        },
+      },
+      reverse: { users: { from: "users" } },
+    });
+    const { message } = await upFails(changing);
+    for (const [path, called] of [
+      ["forward.users.from.query", "clock_timestamp()"],
+      ["forward.users.where", "random()"],
+      ["forward.users.set.name", "gen_random_uuid()"],
+    ])
+      expect(message).toContain(`${path}: calls ${called}: volatile`);
+    expect(message).not.toContain("reverse");
+  });
+
   test("problems of both directions at once", async () => {
     const error = await upFails(
       plan({ forward: { users: { from: "a" } }, reverse: { users: { from: "b" } } }),
@@ -180,4 +207,46 @@ test("check says that a plan holds, and changes nothing", async () => {
       mappings: [{ direction: "forward", mappings: 1 }],
     },
   });
+});
+
+test("advance --dry-run before anything has begun: every step, and nothing is left behind", async () => {
+  const file = writePlanFile(plan());
+  const { exit, document } = await runCli<WalkResult>(
+    file,
+    "advance",
+    "--to",
+    "backfill",
+    "--dry-run",
+  );
+  expect(exit).toBe(0);
+  expect(document).toMatchObject({ phase: "off", receipt: null });
+  expect(document.steps.map(({ from, to }) => `${from} ${to}`)).toEqual([
+    "off dual-write",
+    "dual-write backfill",
+  ]);
+  expect(document.steps[0]?.sql?.map(({ sql }) => sql).join()).toContain("create schema crossfade");
+  expect(document.steps[1]?.gates).toContainEqual(
+    expect.objectContaining({ name: "lag", state: "unknown" }),
+  );
+});
+
+test("status without the control store: one document, the phase unknown, exit 2", async () => {
+  const away = { database: "postgres://u:s3cret@127.0.0.1:1/x" };
+  const { exit, document, stdout, stderr } = await runCli<Status>(
+    writePlanFile(plan({ control: away })),
+    "status",
+  );
+  expect(exit).toBe(2);
+  expect(document).toMatchObject({
+    phase: "unknown",
+    quarantine: null,
+    problems: [expect.stringMatching(/^control database .*ECONNREFUSED/)],
+  });
+  expect(stdout + stderr).not.toContain("s3cret");
+});
+
+test("--version is a document of its own", async () => {
+  const { exit, document } = await runCli(writePlanFile(plan()), "--version");
+  expect(exit).toBe(0);
+  expect(document).toEqual({ version: packageVersion() });
 });
