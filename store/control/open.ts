@@ -93,15 +93,17 @@ function openStore(
     idle_in_transaction_session_timeout: 15_000,
     keepAlive: true,
     types: OWN_TYPES,
+    // A new connection is handed out after this.
+    verify: (client, done) =>
+      void client.query(KEEP_COMMITS).then(
+        () => done(),
+        (error: Error) => done(error),
+      ),
   });
   // A connection that breaks while idle is replaced by the pool; the next statement works or reports. One that breaks
   // between two statements of somebody who has taken it reports with the second.
   pool.on("error", () => {});
-  pool.on("connect", (client) => {
-    client.on("error", () => {});
-    // Ahead of whatever the connection was opened for, which reports a connection that breaks.
-    client.query(KEEP_COMMITS).catch(() => {});
-  });
+  pool.on("connect", (client) => client.on("error", () => {}));
   const schema = plan.control.schema;
   return {
     plan: plan.name,

@@ -215,7 +215,7 @@ describe("rows are staged", () => {
       `create table before (id int); ${table}`,
       mapping("items", "items"),
     );
-    expect(await copy(world)).toEqual({ rows: 1, refused: 0 });
+    expect(await copy(world)).toMatchObject({ rows: 1, refused: 0 });
     const all = "select ref::text, refs::text, acl::text from items";
     expect(await rows(world, "new", all)).toEqual(await rows(world, "old", all));
   });
