@@ -4,9 +4,10 @@ import { progress } from "../store/control/chunk-ledger.ts";
 import { addEvent } from "../store/control/history.ts";
 import { changeMigration, readMigration } from "../store/control/migration.ts";
 import type { Migration } from "../store/control/migration.ts";
+import { readWorkers } from "../store/control/workers.ts";
 import { verifyUntilClean } from "./effects.ts";
 import type { Execution } from "./effects.ts";
-import { activeDirection } from "./gate-facts.ts";
+import { FRESH_MS, activeDirection } from "./gate-facts.ts";
 
 const POLL_MS = 500;
 
@@ -23,7 +24,8 @@ export async function healGap(execution: Execution, migration: Migration): Promi
   const asReported = { phase, epoch, gapReport };
   if (phaseIndex(phase) >= phaseIndex("backfill")) {
     if (migration.gapPlanned !== gapReport && !(await planAgain(execution, migration))) return;
-    while (!(await isCopied(execution, migration))) {
+    // A fence that is written before the mirror has its feed back never passes: a comparison would wait for it in vain.
+    while (!(await isCopied(execution, migration)) || !(await isFollowed(execution, migration))) {
       if ((await readMigration(store)).gapReport !== gapReport) return;
       await sleep(POLL_MS, undefined, { signal });
     }
@@ -48,6 +50,13 @@ async function planAgain(
   await engine.planChunks(activeDirection(migration), signal);
   const planned = { gapPlanned: gapReport };
   return (await changeMigration(store, { phase, epoch, gapReport }, planned)) !== undefined;
+}
+
+async function isFollowed({ store }: Execution, { epoch }: Migration): Promise<boolean> {
+  const mirrors = await readWorkers(store, "mirror");
+  return mirrors.some(
+    ({ seenMs, stats }) => seenMs <= FRESH_MS && stats.state === "running" && stats.epoch === epoch,
+  );
 }
 
 async function isCopied({ store }: Execution, migration: Migration): Promise<boolean> {

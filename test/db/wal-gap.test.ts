@@ -1,4 +1,5 @@
 import { expect, test } from "vitest";
+import { progress } from "../../store/control/chunk-ledger.ts";
 import { readEvents } from "../../store/control/history.ts";
 import { readMigration, setMigration } from "../../store/control/migration.ts";
 import { openSession } from "../../store/postgres/session.ts";
@@ -51,11 +52,29 @@ test(
       );
       await dropSlot(client, "old");
     });
-    await ask(plan, "resume", { what: "mirror" });
+    // The new slot waits for this, and the comparison for the new slot.
+    await withClient(plan.old.database, async (writer) => {
+      await writer.query("begin; select pg_current_xact_id()");
+      await ask(plan, "resume", { what: "mirror" });
+      const copied = async () => {
+        const { gap, gapReport, gapPlanned } = await readMigration(store);
+        const tables = await progress(store, "forward");
+        return (
+          gap !== undefined &&
+          gapPlanned === gapReport &&
+          tables.every(({ done, chunks }) => done === chunks)
+        );
+      };
+      await expect.poll(copied, { timeout: 30_000 }).toBe(true);
+      // Time to begin for a comparison that does not wait.
+      await new Promise((resolve) => setTimeout(resolve, 1_500));
+      await writer.query("commit");
+    });
     const healed = async () =>
       (await readEvents(store)).filter((event) => event.kind === "gap-healed").length > 0 &&
       (await readMigration(store)).gap === undefined;
-    await expect.poll(healed, { timeout: 150_000, interval: 100 }).toBe(true);
+    // Less than what a comparison waits for a fence that never passes.
+    await expect.poll(healed, { timeout: 50_000, interval: 100 }).toBe(true);
     expect(await rowsOf(plan, "new")).toEqual(await rowsOf(plan, "old"));
     await withClient(plan.old.database, (client) =>
       client.query("update items set name = 'seen' where id = 3"),
