@@ -17,8 +17,12 @@ declare module "vitest" {
 export default async function setup(project: TestProject): Promise<() => Promise<void>> {
   // The servers are one per run, not one per vitest project.
   const installed = process.env["CROSSFADE_TEST_POSTGRES"];
-  // Of hundreds of databases each would get a worker every minute, which is a tenth of all the servers do.
-  const settings = { autovacuum_naptime: "1h" };
+  const settings = {
+    // Of hundreds of databases each would get a worker every minute, which is a tenth of all the servers do.
+    autovacuum_naptime: "1h",
+    // Tests end sessions and servers, never the machine: what a server has written stays. Positions in the WAL move as ever.
+    fsync: "off",
+  };
   const start = () =>
     installed === undefined
       ? startEmbeddedPostgres({ settings })
