@@ -11,7 +11,7 @@ import { scenario } from "../support/random-scenario.ts";
  * the end every target table is what plain SQL makes of the source. Each seed is a test of its own;
  * CROSSFADE_SEEDS and CROSSFADE_SEED choose others.
  */
-const COUNT = Number(process.env["CROSSFADE_SEEDS"] ?? 40);
+const COUNT = Number(process.env["CROSSFADE_SEEDS"] ?? 20);
 const FIRST = Number(process.env["CROSSFADE_SEED"] ?? 1);
 /** Seeds that found something once. */
 const KEPT: readonly number[] = [];
