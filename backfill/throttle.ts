@@ -118,7 +118,7 @@ function measureFirst(
 }
 
 /**
- * The app's usual p99 is learnt while nothing is copied, and at the floor, where the copy takes next to nothing: an app that
+ * The app's usual p99 is learnt while nothing is copied (nor was until now), and at the floor, where the copy takes next to nothing: an app that
  * became slow for another reason then lets the copy go on. A better p99 while copying is learnt at any pace.
  */
 function learn(
@@ -126,7 +126,7 @@ function learn(
   p99: Readonly<Record<string, number>>,
   copying: boolean,
 ): Readonly<Record<string, number>> {
-  const idle = !copying || now.share <= FLOOR;
+  const idle = (!copying && !now.copying) || now.share <= FLOOR;
   const next = { ...now.baseline };
   for (const [kind, ms] of Object.entries(p99)) {
     const known = next[kind];

@@ -49,8 +49,16 @@ export async function validatePlan(plan: Plan): Promise<Validated> {
       tables: tables[side],
       logged: directions.find(({ source }) => source === side)?.logged ?? [],
     });
-  await refuseVolatile(plan, directions, sessions);
-  await refuseDuplicateKeys(plan, directions, sessions);
+  await refuse(plan, directions, async (compiled) =>
+    volatileCalls(compiled, {
+      source: await sessions.open(compiled.source, plan[compiled.source].schema),
+      mapper: await sessions.open("new", plan.new.schema),
+    }),
+  );
+  // A key that the plan names has no index that keeps it unique: the rows themselves are looked at.
+  await refuse(plan, directions, async (compiled) =>
+    duplicateKeys(await sessions.open(compiled.source), compiled, plan[compiled.direction]),
+  );
   for (const compiled of directions) {
     if (!(await tryReplicaRole(await sessions.open(compiled.target))))
       refuseActions(compiled, plan);
@@ -70,37 +78,14 @@ function refuseSamePlace(plan: Plan, facts: Readonly<Record<Side, SideFacts>>): 
   throw new PlanError(plan.file, [{ path: "new", message }]);
 }
 
-async function refuseVolatile(
+/** Throws PlanError with what is found in either direction, all at once. */
+async function refuse(
   plan: Plan,
   directions: readonly CompiledDirection[],
-  sessions: Sessions,
+  find: (compiled: CompiledDirection) => Promise<readonly PlanIssue[]>,
 ): Promise<void> {
   const issues: PlanIssue[] = [];
-  for (const compiled of directions)
-    issues.push(
-      ...(await volatileCalls(compiled, {
-        source: await sessions.open(compiled.source, plan[compiled.source].schema),
-        mapper: await sessions.open("new", plan.new.schema),
-      })),
-    );
-  if (issues.length > 0) throw new PlanError(plan.file, issues);
-}
-
-/** A key that the plan names has no index that keeps it unique: the rows themselves are looked at. */
-async function refuseDuplicateKeys(
-  plan: Plan,
-  directions: readonly CompiledDirection[],
-  sessions: Sessions,
-): Promise<void> {
-  const issues: PlanIssue[] = [];
-  for (const compiled of directions)
-    issues.push(
-      ...(await duplicateKeys(
-        await sessions.open(compiled.source),
-        compiled,
-        plan[compiled.direction],
-      )),
-    );
+  for (const compiled of directions) issues.push(...(await find(compiled)));
   if (issues.length > 0) throw new PlanError(plan.file, issues);
 }
 
