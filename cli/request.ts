@@ -39,7 +39,8 @@ export async function request(
   parseArgs(kind, args);
   return withListener(context, async (store, listener) => {
     const id = await enqueueCommand(store, { kind, args, by: `cli:${userName()}` });
-    const watch = watchLead({ plan: context.plan, store, listener, log: context.log });
+    const { plan, log } = context;
+    const watch = watchLead({ plan, store, listener, log, only: id });
     try {
       return resultOf(await waitForCommand(store, listener, id, context.signal));
     } catch (error) {

@@ -43,6 +43,8 @@ export interface ControllerOptions {
   readonly log: Log;
   /** Before the second try of a webhook. */
   readonly retryMs?: number;
+  /** Of the commands that take long only this one is begun: a controller that ends with it must not take another's along. */
+  readonly only?: number;
 }
 
 /** What runs in the long lane: a command, or the controller's own work for a phase. */
@@ -100,11 +102,7 @@ export class Controller {
   /** Stops what runs (a flip ends first) and gives up the lead. */
   async stop(): Promise<void> {
     this.#running.stop();
-    this.#work?.abort.abort(
-      new CrossfadeError("FAILED", "the controller was stopped before this was done", {
-        hint: "Ask again: it goes on from where the migration stands (`crossfade status`).",
-      }),
-    );
+    this.#work?.abort.abort(stopped());
     await this.#done;
   }
 
@@ -142,9 +140,9 @@ export class Controller {
       }
     } finally {
       this.#leading = false;
-      this.#work?.abort.abort(
-        lead.signal.reason ?? new CrossfadeError("STALE", "this controller does not lead any more"),
-      );
+      // Begun, perhaps, when it was to stop already.
+      const why = this.#running.shouldRun() ? noLongerLeading() : stopped();
+      this.#work?.abort.abort(lead.signal.reason ?? why);
       await this.#work?.done;
       this.#work = undefined;
       await this.#retained.idle();
@@ -231,10 +229,10 @@ export class Controller {
   }
 
   async #startWork(lead: Lead): Promise<void> {
+    const { store, only } = this.#options;
     // A rollback goes before what was asked earlier.
     const command =
-      (await claimCommand(this.#options.store, ["rollback"])) ??
-      (await claimCommand(this.#options.store, LONG));
+      (await claimCommand(store, ["rollback"], only)) ?? (await claimCommand(store, LONG, only));
     if (command !== undefined) {
       this.#begin(lead, command.kind, (signal) => this.#execute(lead, command, signal));
       return;
@@ -310,6 +308,16 @@ export class Controller {
     const ending = AbortSignal.any([lead.signal, this.#running.signal]);
     return { plan, store, engine, log, lead: lead.check, signal, ending, by };
   }
+}
+
+function noLongerLeading(): CrossfadeError {
+  return new CrossfadeError("STALE", "this controller does not lead any more");
+}
+
+function stopped(): CrossfadeError {
+  return new CrossfadeError("FAILED", "the controller was stopped before this was done", {
+    hint: "Ask again: it goes on from where the migration stands (`crossfade status`).",
+  });
 }
 
 /** An error as the control store keeps it: code and message for whoever asked, and the gates of a refusal. */

@@ -1,3 +1,4 @@
+import { setTimeout } from "node:timers/promises";
 import { expect, onTestFinished, test } from "vitest";
 import { Pacer } from "../../backfill/pacer.ts";
 import type { Plan } from "../../config/plan-types.ts";
@@ -63,6 +64,18 @@ test("two machines keep one pace, learnt from what the sidecars see, and it grow
   for (const pacer of pacers) await pacer.tick(await readMigration(store), true);
   expect(pacers.map((pacer) => pacer.share < 0.3)).toEqual([true, true]);
   await expect.poll(async () => (await look(5)).share, POLL).toBe(1);
+  // The copy ends under pressure: what was seen beside it does not become usual.
+  await expect.poll(async () => (await look(80)).reason ?? "", POLL).toMatch(/p99 of reads/);
+  // A heartbeat for each look at the pace, as it is outside of tests.
+  const lookNext = async (p99: number) => {
+    await setTimeout(25);
+    return look(p99);
+  };
+  for (let beat = 0; beat < 5; beat += 1) await lookNext(80);
+  await store.pool.query(`update ${store.table("chunk")} set state = 'done'`);
+  const usual: unknown[] = [];
+  for (let beat = 0; beat < 8; beat += 1) usual.push((await lookNext(10)).baseline["read"]);
+  expect(Math.max(...usual.map(Number))).toBeLessThan(10.5);
   expect(await readSidecars(store)).toHaveLength(1);
 });
 

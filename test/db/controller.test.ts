@@ -1,10 +1,11 @@
-import { expect, test } from "vitest";
+import { expect, onTestFinished, test } from "vitest";
 import { CrossfadeError } from "../../config/errors.ts";
 import type { Plan } from "../../config/plan-types.ts";
 import { runMirrorRole } from "../../proxy/mirror/role.ts";
-import { enqueueCommand, readCommand } from "../../store/control/commands.ts";
+import { enqueueCommand, readCommand, readCommands } from "../../store/control/commands.ts";
 import { readEvents } from "../../store/control/history.ts";
 import { readMigration, setMigration } from "../../store/control/migration.ts";
+import { closeControlStore, openControlStore } from "../../store/control/open.ts";
 import type { ControlStore } from "../../store/control/open.ts";
 import type { Engine } from "../../switchover/engine.ts";
 import { someoneLeads } from "../../switchover/lead.ts";
@@ -139,6 +140,26 @@ test("a rollback stops what waits; short commands do not wait for it", async () 
     state: "failed",
     error: { message: expect.stringContaining("rollback") as string },
   });
+});
+
+test("a controller that ends with its command takes no other along, and makes way for a rollback", async () => {
+  const plan = await itemsPlan();
+  const from = { phase: "off", canary_step: 0, epoch: 1 };
+  // No controller but those of the commands themselves. The last would wait for ever: no mirror runs.
+  const [first, second] = [ask(plan, "advance", { from }), ask(plan, "advance", { from })];
+  const outcomes = await Promise.allSettled([first, second]);
+  expect(outcomes.map(({ status }) => status).toSorted()).toEqual(["fulfilled", "rejected"]);
+  expect(outcomes.find(({ status }) => status === "rejected")).toMatchObject({
+    reason: { code: "REFUSED", message: expect.stringContaining("decided in off") as string },
+  });
+  const waiting = ask(plan, "advance", { to: "verify", wait: true }).catch((e: unknown) => e);
+  const store = openControlStore(plan, { role: "cli", instance: "test" });
+  onTestFinished(() => closeControlStore(store));
+  await expect
+    .poll(async () => (await readCommands(store, 1))[0]?.state, { timeout: 20_000 })
+    .toBe("running");
+  expect(await ask(plan, "rollback", { to: "off" })).toMatchObject({ phase: "off" });
+  expect(await waiting).toMatchObject({ message: expect.stringContaining("rollback") as string });
 });
 
 test("what a predecessor left half removed is removed by the next leader", async () => {
