@@ -114,17 +114,20 @@ function renamedColumn(from: Table, table: Table, column: Column): Column | unde
 /** `customers.customer_name` may be called `name` elsewhere. */
 function variants(table: string, column: string): string[] {
   const name = plain(column);
-  const prefix = plain(table);
-  const bare = name.startsWith(prefix) && name !== prefix ? name.slice(prefix.length) : name;
-  return [name, bare];
+  const singular = plain(table);
+  const prefix = [singular, singular.replace(/y$/, "ie")].find(
+    (start) => name.startsWith(start) && name !== start,
+  );
+  return prefix === undefined ? [name] : [name, name.slice(prefix.length)];
 }
 
-/** A name without case, separators and plural: `CustomerNames` and `customer_name` are the same. */
+/** A name without case, separators and plural: `CustomerNames` and `customer_name`, `categories` and `category` are the same. */
 function plain(name: string): string {
   return name
     .toLowerCase()
     .replaceAll(/[^\p{L}\p{N}]/gu, "")
-    .replace(/(?<=..)s$/, "");
+    .replace(/(?<=..)s$/, "")
+    .replace(/(?<=..)ie$/, "y");
 }
 
 function unquoted(expression: string): string {

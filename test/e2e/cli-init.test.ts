@@ -28,14 +28,16 @@ test("guesses renames and types, marks what it cannot know, and the file loads",
   const { oldUrl, newUrl } = await databases(
     `create table customers (id int primary key, "CustomerName" text, phone text, age real);
      create table order_items (order_id int, line int, price real, primary key (order_id, line));
+     create table categories (category_id int primary key, category_name text);
      create table audit (id int primary key, at timestamptz, what jsonb)`,
-    `create table customer (id int primary key, customer_name text, phone text, age numeric(10,2), country text not null);
+    `create table category (id int primary key, name text);
+     create table customer (id int primary key, customer_name text, phone text, age numeric(10,2), country text not null);
      create table order_items (order_id bigint, line int, price real, primary key (order_id, line));
      create table tags (id uuid primary key, label text not null)`,
   );
   const file = planPath();
   const result = await runCli<Drafted>(file, "init", "--old", oldUrl, "--new", newUrl);
-  expect(result).toMatchObject({ exit: 0, document: { tables: 3, guessed: 2 } });
+  expect(result).toMatchObject({ exit: 0, document: { tables: 4, guessed: 3 } });
   expect(readFileSync(file, "utf8")).toBe(result.document.plan);
   expect(result.stdout + result.stderr).not.toContain(":postgres@");
 
@@ -46,6 +48,11 @@ test("guesses renames and types, marks what it cannot know, and the file loads",
   const customer = plan.forward.mappings.find(({ target }) => target === "customer");
   expect(customer).toMatchObject({ from: { table: "customers" } });
   expect([...(customer?.set ?? [])]).toEqual([["customer_name", '"CustomerName"']]);
+  const category = plan.forward.mappings.find(({ target }) => target === "category");
+  expect([...(category?.set ?? [])]).toEqual([
+    ["id", '"category_id"'],
+    ["name", '"category_name"'],
+  ]);
   const decide = result.document.open.map((point) => `${point.path}: ${point.decide}`);
   expect(decide).toEqual(
     expect.arrayContaining([
