@@ -3,7 +3,7 @@ import { once } from "node:events";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import autocannon from "autocannon";
-import { freePort } from "../examples/support/embedded-postgres.ts";
+import { freePort } from "../examples/support/free-port.ts";
 import { benchOptions, printReport, Recorder } from "./bench.ts";
 import { causalCost, untilAnswers } from "./causal-cost.ts";
 import { PROXY_NODE_FLAGS } from "../cli/proxy-processes.ts";

@@ -1,7 +1,7 @@
 import { readFileSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { parse, stringify } from "yaml";
-import { freePort } from "../examples/support/embedded-postgres.ts";
+import { freePort } from "../examples/support/free-port.ts";
 import { median } from "./bench.ts";
 import { crossfade, startRole } from "./cli.ts";
 import { paced } from "./paced.ts";

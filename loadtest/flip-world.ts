@@ -10,7 +10,8 @@ import { createSchema, seed, userIds } from "../examples/colonycraft/seed.ts";
 import { Cli } from "../examples/demo/cli.ts";
 import { RunningProcess } from "../examples/demo/processes.ts";
 import type { Workspace } from "../examples/demo/workspace.ts";
-import { freePort, startEmbeddedPostgres } from "../examples/support/embedded-postgres.ts";
+import { startEmbeddedPostgres } from "../examples/support/embedded-postgres.ts";
+import { freePort } from "../examples/support/free-port.ts";
 
 export interface FlipWorldOptions {
   readonly workspace: Workspace;

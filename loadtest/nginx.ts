@@ -2,7 +2,7 @@ import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { freePort } from "../examples/support/embedded-postgres.ts";
+import { freePort } from "../examples/support/free-port.ts";
 
 export interface RunningNginx {
   readonly url: string;

@@ -5,11 +5,8 @@ import { parse, stringify } from "yaml";
 import { expandEnvironment } from "../../config/environment.ts";
 import type { Side } from "../../config/words.ts";
 import { createSchema, seed, userIds } from "../colonycraft/seed.ts";
-import {
-  type EmbeddedServer,
-  freePort,
-  startEmbeddedPostgres,
-} from "../support/embedded-postgres.ts";
+import { type EmbeddedServer, startEmbeddedPostgres } from "../support/embedded-postgres.ts";
+import { freePort } from "../support/free-port.ts";
 import { Cli } from "./cli.ts";
 import { StepFailed } from "./failure.ts";
 import { RunningProcess } from "./processes.ts";

@@ -1,9 +1,9 @@
 import { existsSync, readFileSync, rmSync } from "node:fs";
 import { mkdtemp } from "node:fs/promises";
-import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import pg from "pg";
+import { freePort } from "./free-port.ts";
 
 /*
  * The library's own exit hooks end a process that has nothing left to do with code 0, whatever code was set: a failed test run
@@ -32,20 +32,6 @@ export interface EmbeddedServerOptions {
   readonly settings?: Readonly<Record<string, string>>;
   /** Receives the server's log lines; silent by default. */
   readonly onLog?: (line: string) => void;
-}
-
-/** A TCP port nobody listens on right now. */
-export async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve, reject) => {
-    server.once("error", reject);
-    server.listen(0, "127.0.0.1", resolve);
-  });
-  const address = server.address();
-  await new Promise<void>((resolve) => server.close(() => resolve()));
-  if (address === null || typeof address === "string")
-    throw new Error("the probe socket has no port");
-  return address.port;
 }
 
 /** Starts a server; its files are removed on `stop()`. Works as root (a `postgres` system user is made if needed). */

@@ -3,7 +3,8 @@ import { chownSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import pg from "pg";
-import { type EmbeddedServer, freePort } from "../../examples/support/embedded-postgres.ts";
+import { type EmbeddedServer } from "../../examples/support/embedded-postgres.ts";
+import { freePort } from "../../examples/support/free-port.ts";
 
 /**
  * A server of the Postgres whose programs are in `bin`, set up as the embedded one: tools that are older than that can be

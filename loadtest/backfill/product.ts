@@ -1,4 +1,4 @@
-import { freePort } from "../../examples/support/embedded-postgres.ts";
+import { freePort } from "../../examples/support/free-port.ts";
 import { openObjects } from "../../backfill/rebuilding.ts";
 import { progress, type TableProgress } from "../../store/control/chunk-ledger.ts";
 import {

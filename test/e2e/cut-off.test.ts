@@ -1,6 +1,6 @@
 import pg from "pg";
 import { expect, onTestFinished, test } from "vitest";
-import { freePort } from "../../examples/support/embedded-postgres.ts";
+import { freePort } from "../../examples/support/free-port.ts";
 import { openControlStore, closeControlStore } from "../../store/control/open.ts";
 import { readSidecars, removeSidecar } from "../../store/control/sidecars.ts";
 import { loadPlan } from "../../config/load.ts";

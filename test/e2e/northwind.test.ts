@@ -12,7 +12,7 @@ import type { Phase } from "../../config/words.ts";
 import { Cli } from "../../examples/demo/cli.ts";
 import type { RunningProcess } from "../../examples/demo/processes.ts";
 import { createWorkspace, type Workspace } from "../../examples/demo/workspace.ts";
-import { freePort } from "../../examples/support/embedded-postgres.ts";
+import { freePort } from "../../examples/support/free-port.ts";
 import type { Receipt } from "../../store/control/history.ts";
 import { copyRows } from "../support/copy-schema.ts";
 import { createDatabasePair, createSingleDatabase, withClient } from "../support/databases.ts";

@@ -1,10 +1,10 @@
 import { spawn, spawnSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { createServer, type AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { describe, expect, onTestFinished, test } from "vitest";
 import { parse } from "yaml";
+import { freePort } from "../../examples/support/free-port.ts";
 import { METRICS } from "../../switchover/metrics.ts";
 import { CliProcess, runCli } from "../support/cli.ts";
 import { createDatabasePair, withClient } from "../support/databases.ts";
@@ -50,14 +50,6 @@ describe("alerts", () => {
     }
   });
 });
-
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((done) => server.listen(0, "127.0.0.1", done));
-  const { port } = server.address() as AddressInfo;
-  await new Promise((done) => server.close(done));
-  return port;
-}
 
 /** A Prometheus that scrapes one target every second; stopped and removed with the test. */
 async function startPrometheus(target: string): Promise<(query: string) => Promise<unknown[]>> {

@@ -8,7 +8,8 @@ import { listen, notifyPassed } from "../../store/control/listen.ts";
 import { holdWrites, readMigration, releaseWrites } from "../../store/control/migration.ts";
 import { beatSidecar, readSidecars } from "../../store/control/sidecars.ts";
 import { withClient } from "../support/databases.ts";
-import { freePort, proxyWorld as world, runRole } from "../support/proxy-world.ts";
+import { proxyWorld as world, runRole } from "../support/proxy-world.ts";
+import { freePort } from "../../examples/support/free-port.ts";
 import { quietLog, send } from "../support/sidecar.ts";
 
 const write = (name: string) => ({ method: "POST", body: "x", headers: { authorization: name } });

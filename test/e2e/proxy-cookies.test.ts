@@ -2,7 +2,8 @@ import { expect, onTestFinished, test } from "vitest";
 import { notifyPassed } from "../../store/control/listen.ts";
 import { CookieJar } from "../support/cookie-jar.ts";
 import { withClient } from "../support/databases.ts";
-import { freePort, proxyWorld, runRole } from "../support/proxy-world.ts";
+import { proxyWorld, runRole } from "../support/proxy-world.ts";
+import { freePort } from "../../examples/support/free-port.ts";
 import type { ProxyWorld } from "../support/proxy-world.ts";
 import { startApp, startTestSidecar } from "../support/sidecar.ts";
 
@@ -67,7 +68,7 @@ async function moveOld({ plan }: Pair, direction: string, epoch: number): Promis
 /** Until both sidecars let this client read from new. */
 async function untilNew(client: CookieJar, urls: readonly string[]): Promise<void> {
   for (const url of [...urls, ...urls])
-    await expect.poll(async () => (await client.send(url)).body, { timeout: 10_000 }).toBe("new");
+    await expect.poll(async () => (await client.send(url)).body).toBe("new");
 }
 
 test("a client that alternates between two sidecars reads its own writes, and new once they have passed", async () => {

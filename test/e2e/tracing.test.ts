@@ -14,7 +14,8 @@ import { openTestStore } from "../support/control.ts";
 import { withClient } from "../support/databases.ts";
 import { itemsPlan } from "../support/controller-world.ts";
 import { type OtlpReceiver, startOtlpReceiver } from "../support/otlp-receiver.ts";
-import { freePort, runRole } from "../support/proxy-world.ts";
+import { runRole } from "../support/proxy-world.ts";
+import { freePort } from "../../examples/support/free-port.ts";
 import {
   HandFences,
   HandSource,

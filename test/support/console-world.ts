@@ -10,7 +10,7 @@ import { startControlRole } from "../../switchover/role.ts";
 import { silentLog } from "./control.ts";
 import { itemsPlan, runWorkers } from "./controller-world.ts";
 import { withClient } from "./databases.ts";
-import { freePort } from "./proxy-world.ts";
+import { freePort } from "../../examples/support/free-port.ts";
 import { mapping } from "./sync-world.ts";
 
 /** A small migration with everything real: two apps on their schemas, traffic through a sidecar, every role. */

@@ -8,7 +8,7 @@ import { loadPlan } from "../../config/load.ts";
 import type { Plan } from "../../config/plan-types.ts";
 import { SIDES, directionFrom } from "../../config/words.ts";
 import type { Side } from "../../config/words.ts";
-import { freePort } from "../../examples/support/embedded-postgres.ts";
+import { freePort } from "../../examples/support/free-port.ts";
 import { closeControlStore, openControlStore } from "../../store/control/open.ts";
 import type { ControlStore } from "../../store/control/open.ts";
 import { guardIsClosed } from "../../store/postgres/guard.ts";

@@ -3,7 +3,7 @@ import { chownSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import pg from "pg";
-import { freePort } from "../../examples/support/embedded-postgres.ts";
+import { freePort } from "../../examples/support/free-port.ts";
 
 /**
  * A throw-away server of an installed Postgres, e.g. Debian's 15: the same tests on another version. `binaries` is the

@@ -1,10 +1,9 @@
 import { mkdtemp } from "node:fs/promises";
-import net from "node:net";
-import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { onTestFinished } from "vitest";
 import type { Plan } from "../../config/plan-types.ts";
+import { freePort } from "../../examples/support/free-port.ts";
 import { runProxyRole } from "../../proxy/role.ts";
 import { readMigration, setMigration } from "../../store/control/migration.ts";
 import type { MigrationChange } from "../../store/control/migration.ts";
@@ -50,14 +49,6 @@ export async function proxyWorld(): Promise<ProxyWorld> {
     await setMigration(store, await readMigration(store), wanted);
   };
   return { plan, store, change };
-}
-
-export async function freePort(): Promise<number> {
-  const server = net.createServer();
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  const { port } = server.address() as AddressInfo;
-  await new Promise((resolve) => server.close(resolve));
-  return port;
 }
 
 /** Runs the role until the returned function is called. */

@@ -6,7 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Redis } from "ioredis";
 import { expect, onTestFinished } from "vitest";
-import { freePort } from "./proxy-world.ts";
+import { freePort } from "../../examples/support/free-port.ts";
 
 /** Why tests that need a real Redis do not run on this machine; undefined: they do. */
 export const redisMissing =

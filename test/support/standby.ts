@@ -4,7 +4,7 @@ import { arch, platform, tmpdir } from "node:os";
 import { fileURLToPath } from "node:url";
 import { join } from "node:path";
 import { onTestFinished } from "vitest";
-import { freePort } from "../../examples/support/embedded-postgres.ts";
+import { freePort } from "../../examples/support/free-port.ts";
 import type { EmbeddedServer } from "../../examples/support/embedded-postgres.ts";
 import { withClient } from "./databases.ts";
 
