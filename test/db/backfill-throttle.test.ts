@@ -82,14 +82,25 @@ test("two machines keep one pace, learnt from what the sidecars see, and it grow
 test("active sessions slow a running copy down, status says why; tune lifts it while it runs", async () => {
   const plan = throttled(await itemsPlan(), { active: 1 });
   await withClient(plan.old.database, (client) =>
-    client.query("insert into items (name, note) select 'n', 'n' from generate_series(1, 3000)"),
+    client.query("insert into items (name, note) select 'n', 'n' from generate_series(1, 20000)"),
   );
   const { store } = await startController(plan);
   runSidecar(plan, "s1");
   runWorkers(plan);
-  const busy = Array.from({ length: 3 }, () =>
-    withClient(plan.old.database, (client) => client.query("select pg_sleep(3)")),
+  const sleep = "select pg_sleep(600)";
+  const sessions = Array.from({ length: 3 }, () =>
+    withClient(plan.old.database, (client) => client.query(sleep)),
   );
+  const busy = Promise.allSettled(sessions);
+  onTestFinished(async () => {
+    await withClient(plan.old.database, (client) =>
+      client.query(
+        "select pg_cancel_backend(pid) from pg_stat_activity where datname = current_database() and query = $1",
+        [sleep],
+      ),
+    );
+    await busy;
+  });
   await ask(plan, "advance", { to: "dual-write" });
   await ask(plan, "tune", { key: "chunk", value: 50 });
   await ask(plan, "advance", { to: "backfill", wait: true });
@@ -104,5 +115,4 @@ test("active sessions slow a running copy down, status says why; tune lifts it w
   await expect
     .poll(async () => (await readWorkers(store, "backfill"))[0]?.stats.throttle ?? "", POLL)
     .not.toMatch(/active sessions/);
-  await Promise.all(busy);
 });

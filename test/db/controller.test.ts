@@ -60,16 +60,14 @@ test("one controller leads; when its session ends another takes over and fails w
   await running(first.store, waiting);
   await killLead(plan, "first");
   expect(await outcome(first.store, waiting)).toMatchObject({ state: "failed" });
-  await expect
-    .poll(() => first.controller.leading || second.controller.leading, { timeout: 10_000 })
-    .toBe(true);
-  expect(first.controller.leading && second.controller.leading).toBe(false);
+  const leading = () => [first, second].filter(({ controller }) => controller.leading);
+  await expect.poll(leading).toHaveLength(1);
   expect(await readMigration(second.store)).toMatchObject({ phase: "dual-write" });
 });
 
 test(
   "a controller that is stopped while a flip waits for its mirror does not wait with it",
-  { timeout: 60_000 },
+  { timeout: 240_000 },
   async () => {
     const plan = await itemsPlan();
     const abort = new AbortController();
@@ -176,7 +174,7 @@ test("what a predecessor left half removed is removed by the next leader", async
   await first.controller.stop();
   await startController(plan, { instance: "second" });
   await expect
-    .poll(() => installedObjects(plan.new.database), { timeout: 10_000 })
+    .poll(() => installedObjects(plan.new.database))
     .toMatchObject({ ours: [], triggers: [] });
 });
 
@@ -247,7 +245,7 @@ test("a dry run says what would happen and changes nothing", async () => {
 
 test(
   "a flip that was interrupted around its decision is recovered by the same controller",
-  { timeout: 60_000 },
+  { timeout: 240_000 },
   async () => {
     const plan = await itemsPlan();
     const wrap = (engine: Engine): Engine => ({
@@ -270,7 +268,7 @@ test(
 
 test(
   "after a gap everything is copied and compared again, then it is closed",
-  { timeout: 60_000 },
+  { timeout: 240_000 },
   async () => {
     const plan = await itemsPlan();
     const { store } = await startController(plan);
@@ -297,7 +295,7 @@ test(
 
 test(
   "in verify the controller compares by itself, and a difference it repaired is told",
-  { timeout: 60_000 },
+  { timeout: 240_000 },
   async () => {
     const plan = await itemsPlan();
     const { store } = await startController(plan);

@@ -11,7 +11,7 @@ import { TestMirror, contents, installFlipWorld, standing } from "../support/fli
 import type { FlipConfig } from "../support/flip-deps.ts";
 import { Writers } from "../support/flip-writers.ts";
 
-const request = (kind: AttemptKind, from: Side, budgetMs = 2_000) => ({
+const request = (kind: AttemptKind, from: Side, budgetMs = 20_000) => ({
   kind,
   from,
   to: otherSide(from),
@@ -36,7 +36,6 @@ async function untilEqual(config: FlipConfig): Promise<string[]> {
     .poll(
       async () =>
         (await contents(config, "old")).join("\n") === (await contents(config, "new")).join("\n"),
-      { timeout: 10_000 },
     )
     .toBe(true);
   return contents(config, "old");

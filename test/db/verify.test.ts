@@ -335,8 +335,8 @@ test("several sessions compare a table: each chunk once, and what one of them fi
     Array.from({ length: 100 }, (_, n) => n),
     async ({ target }, n) => {
       begun.push(n);
-      await target.query("select pg_sleep(0.01)");
       if (n === 7) throw new Error("unreadable");
+      await target.query("select pg_sleep(0.01)");
     },
   );
   await expect(work).rejects.toThrow("unreadable");

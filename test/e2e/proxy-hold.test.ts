@@ -127,9 +127,12 @@ test("streams and upgrades are not waited for", async () => {
 });
 
 test("at its deadline the sidecar lifts the hold itself and routes as before", async () => {
-  const { url, source } = await start();
-  source.hold(2, 150);
-  const answer = await write(url);
+  const { url, source, sidecar } = await start();
+  source.hold(2, LEASE);
+  const held = write(url);
+  await expect.poll(() => sidecar.stats().held.now).toBe(1);
+  source.hold(2, 20);
+  const answer = await held;
   expect([answer.status, answer.body]).toEqual([200, "old"]);
   expect(source.acknowledged.at(-1)).toMatchObject({ hold: null });
   // The same lease heard again later holds nobody.
@@ -138,12 +141,10 @@ test("at its deadline the sidecar lifts the hold itself and routes as before", a
   expect(source.reported?.held).toMatchObject({ attempt: 2, writes: 1 });
 });
 
-test("a lease that is renewed holds on, and a write that outlives the limit gets 503 and is not sent", async () => {
-  const { url, source, sidecar, old } = await start({ limits: { heldMs: 200 } });
-  source.hold(2, 100);
-  const answer = write(url);
-  await expect.poll(() => sidecar.stats().held.now).toBe(1);
+test("a write that outlives the limit gets 503 and is not sent", async () => {
+  const { url, source, sidecar, old } = await start({ limits: { heldMs: 100 } });
   source.hold(2, LEASE);
+  const answer = write(url);
   expect(await answer).toMatchObject({ status: 503, headers: { "retry-after": "1" } });
   source.set({ hold: null });
   expect(old.seen).toEqual([]);
@@ -183,11 +184,29 @@ test("the queue is bounded in bytes: of heads, and of contents read before the h
   expect(old.seen.map(({ url: path }) => path)).toEqual(["/waiting"]);
 });
 
+const record = { began() {}, ended() {}, held() {}, released() {}, refused() {}, left() {} };
+const GATE = { limitMs: LEASE, maxHeld: 9, maxHeldBytes: 900, onChange() {}, record };
+
+test("a lease that is renewed before its end holds on, until the limit of what waits", async () => {
+  const gate = new HoldGate({ ...GATE, limitMs: 200 });
+  const until = (ms: number) => gate.update({ attempt: 1, deadline: performance.now() + ms });
+  until(100);
+  const outcome = new Promise((resolve) => {
+    gate.enter({
+      requestId: "a",
+      bytes: 1,
+      go: () => resolve("sent"),
+      refuse: (_, why) => resolve(why),
+    });
+  });
+  until(LEASE);
+  expect(await outcome).toBe("limit");
+  gate.stop();
+});
+
 test("held writes leave in the order they came, and one that has left the queue is not sent", () => {
   const sent: number[] = [];
-  const record = { began() {}, ended() {}, held() {}, released() {}, refused() {}, left() {} };
-  const options = { limitMs: LEASE, maxHeld: 9, maxHeldBytes: 900, onChange() {}, record };
-  const gate = new HoldGate(options);
+  const gate = new HoldGate(GATE);
   gate.update({ attempt: 1, deadline: performance.now() + LEASE });
   const leave = [0, 1, 2, 3, 4].map((n) =>
     gate.enter({ requestId: `${n}`, bytes: 1, go: () => void sent.push(n), refuse() {} }),

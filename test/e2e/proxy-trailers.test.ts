@@ -155,14 +155,21 @@ test("no app: 502; one that hangs: 504; one that breaks off: never whole", async
   const timeouts = { connectMs: 1_000, headMs: 200, fallbackHeadMs: 200 };
   const { port: late } = await startTestSidecar({ old: hanging.url, limits: { timeouts } });
   expect(await raw(late, request)).toMatch(/^HTTP\/1\.1 504 /);
+  let breakOff = () => {};
   const broken = await startByteApp({
     answer: (_request, response) => {
       response.write("part");
-      setTimeout(() => response.destroy(), 50);
+      breakOff = () => response.destroy();
     },
   });
   const { port: half } = await startTestSidecar({ old: broken.url });
-  const answer = await raw(half, request);
-  expect(answer).toContain("part");
+  const socket = connect(half);
+  let answer = "";
+  socket.on("data", (part: Buffer) => (answer += part.toString("latin1")));
+  const closed = once(socket, "close");
+  socket.write(request, "latin1");
+  await expect.poll(() => answer).toContain("part");
+  breakOff();
+  await closed;
   expect(answer).not.toContain("\r\n0\r\n");
 });

@@ -155,17 +155,17 @@ test("a read that new fails and old answers shows both", async () => {
     ["GET new app", 500, true],
     ["GET old app", 200, false],
   ]);
-  expect(receiver.spans.find((span) => span.name === "GET other")).toMatchObject({
-    isError: false,
-  });
+  // It ends last, and may be told of later.
+  const whole = () => receiver.spans.find((span) => span.name === "GET other");
+  await expect.poll(whole).toMatchObject({ isError: false });
 });
 
 test("a fence that never passes is seen when the sidecar stops; a held write says so", async () => {
-  const { receiver, url, source, fences, stop } = await traced();
+  const { receiver, url, source, fences, sidecar, stop } = await traced();
   fences.follow = false;
   source.hold(1, 60_000);
   const held = send(`${url}/items/1`, { method: "PUT", body: "x" });
-  await new Promise((done) => setTimeout(done, 50));
+  await expect.poll(() => sidecar.stats().held.now).toBe(1);
   source.set({ hold: null });
   await held;
   await stop();
@@ -205,7 +205,12 @@ async function traced(options: Traced = {}) {
   const app = await startApp("old");
   const folder = "/nonexistent";
   const plan: Plan = {
-    ...makePlan(folder, { old: app, ...(options.new === undefined ? {} : { new: options.new }) }),
+    // What waits for a fence does so for as long as gates.lag.
+    ...makePlan(folder, {
+      old: app,
+      ...(options.new === undefined ? {} : { new: options.new }),
+      lagMs: 300,
+    }),
     trace: { otlp: options.otlp ?? receiver.url, sample: 1 },
   };
   const source = new HandSource({
@@ -224,7 +229,7 @@ async function traced(options: Traced = {}) {
   });
   const stop = () => sidecar.close();
   onTestFinished(stop);
-  return { receiver, app, source, fences, stop, url: sidecar.url };
+  return { receiver, app, source, fences, sidecar, stop, url: sidecar.url };
 }
 
 class RecordingFences extends HandFences {
@@ -257,7 +262,6 @@ async function mirroredPlan({
       consistency: "strict",
       listen: { host: "127.0.0.1", port: await freePort() },
     },
-    gates: { ...bare.gates, lagMs: 20_000 },
   };
   const store = openTestStore(plan.control.database, { plan: plan.name });
   await install(store);

@@ -69,14 +69,9 @@ export async function idleConsoleWorld(overrides: Partial<Plan> = {}): Promise<C
     proxy: { ...bare.proxy, listen: { host: "127.0.0.1", port: await freePort() } },
     shadow: { ...bare.shadow, sample: 1 },
     canary: { ...bare.canary, steps: [0.2, 0.5] },
-    // A loaded machine must not undo a flip for its time: here it is clicked, not measured.
-    flip: { holdMs: 10_000, held: { writes: 10_000, bytes: 1 << 26, ms: 40_000 } },
     approvals: { done: 1 },
-    // Nor may it be refused for a moment of lag.
     gates: {
       ...bare.gates,
-      lagMs: 20_000,
-      verifyMaxAgeMs: 600_000,
       shadow: { samples: 20, mismatch: 0.5 },
     },
     operate: {

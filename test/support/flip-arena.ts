@@ -11,7 +11,7 @@ import type { Standing } from "./flip-world.ts";
 import { Writers } from "./flip-writers.ts";
 
 /** A flip away from a side: forward it is a flip, back it is a rollback. */
-export function away(from: Side, budgetMs = 1_500): FlipRequest {
+export function away(from: Side, budgetMs = 20_000): FlipRequest {
   return {
     kind: from === "old" ? "flip" : "rollback",
     from,

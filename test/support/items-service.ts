@@ -37,8 +37,6 @@ export async function itemsServicePlan(
     old: { ...bare.old, app: await app("old") },
     new: { ...bare.new, app: await app("new", failing) },
     proxy: { ...bare.proxy, client: [{ by: "header", name: "authorization" }], state },
-    // A loaded machine is not what these tests are about.
-    flip: { holdMs: 10_000, held: { writes: 10_000, bytes: 1 << 26, ms: 40_000 } },
   };
   return { plan, failing };
 }

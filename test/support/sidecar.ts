@@ -277,11 +277,12 @@ export function makePlan(folder: string, options: TestSidecarOptions): Plan {
     maintenance: { message: "back soon", retryAfterMs: 60_000 },
     flip: {
       holdMs: options.holdMs ?? 500,
-      held: { writes: 10_000, bytes: 1 << 26, ms: Math.max(2_000, (options.holdMs ?? 500) * 4) },
+      // Here it ends when a test says so.
+      held: { writes: 10_000, bytes: 1 << 26, ms: 60_000 },
     },
     gates: {
       verifyMaxAgeMs: 1000,
-      lagMs: options.lagMs ?? 1000,
+      lagMs: options.lagMs ?? 60_000,
       shadow: { samples: 1, mismatch: 0 },
       canary: { samples: 1, errors: 0, p99: 1 },
     },

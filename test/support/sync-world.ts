@@ -106,10 +106,11 @@ export function testPlan(options: WorldOptions): Plan {
     shadow: { sample: 0, ignore: [], unordered: [], redact: [] },
     canary: { steps: [], stayMs: 0, fallback: true, fallbackAfterMs: 5_000 },
     maintenance: { message: "back soon", retryAfterMs: 60_000 },
-    flip: { holdMs: 500, held: { writes: 10_000, bytes: 1 << 26, ms: 2_000 } },
+    // A loaded machine must not undo a flip for its time, nor keep a gate shut for a moment of lag.
+    flip: { holdMs: 10_000, held: { writes: 10_000, bytes: 1 << 26, ms: 40_000 } },
     gates: {
-      verifyMaxAgeMs: 60_000,
-      lagMs: 1_000,
+      verifyMaxAgeMs: 600_000,
+      lagMs: 20_000,
       shadow: { samples: 0, mismatch: 0 },
       canary: { samples: 0, errors: 0, p99: 0 },
     },
