@@ -265,11 +265,11 @@ withRedis(
     await fleet.redis.kill();
     await said();
     // The first one knows that nothing is stored: it asks the authority.
-    await expect.poll(said, { timeout: 10_000 }).toBeUndefined();
+    await expect.poll(said).toBeUndefined();
     fleet.line.cut();
-    await expect.poll(said, { timeout: 15_000 }).toBe("none");
+    await expect.poll(said).toBe("none");
     fleet.line.mend();
-    await expect.poll(said, { timeout: 15_000 }).toBeUndefined();
+    await expect.poll(said).toBeUndefined();
   },
 );
 
@@ -344,7 +344,7 @@ function seeded(seed: number): () => number {
 withRedis(
   "flushed, paused, killed and started again, across flips: nobody reads less than they have seen",
   async () => {
-    const seed = Number(process.env["CROSSFADE_SEED"] ?? Math.floor(Math.random() * 1e9));
+    const seed = Number(process.env["CROSSFADE_SEED"] ?? 1);
     const random = seeded(seed);
     const fleet = await startFleet();
     runMirror(fleet, () => random() * 10);
