@@ -26,7 +26,7 @@ async function sameRows(plan: Plan): Promise<void> {
 
 test(
   "off to write-new, back, forward again to done, with writes on the way",
-  { timeout: 120_000 },
+  { timeout: 240_000 },
   async () => {
     const plan = await itemsPlan();
     const { store } = await startController(plan);
@@ -133,7 +133,7 @@ test(
 
 test(
   "rollback to off leaves nothing on either side but the control store, and it can begin again",
-  { timeout: 60_000 },
+  { timeout: 240_000 },
   async () => {
     const plan = await itemsPlan();
     const { store } = await startController(plan);
@@ -201,7 +201,7 @@ test("an unknown gate refuses and names itself; status says why a database is aw
 
 test(
   "two schemas of one database: there, back to off, and there again to done",
-  { timeout: 120_000 },
+  { timeout: 240_000 },
   async () => {
     const plan = await itemsPlanInOneDatabase();
     await startController(plan);

@@ -10,7 +10,7 @@ const added = (before: readonly string[], after: readonly string[]) =>
 
 test(
   "done leaves nothing on new, on old the tables aside behind their guard; the sidecar passes everything on; clean removes the rest",
-  { timeout: 180_000 },
+  { timeout: 240_000 },
   async () => {
     const { plan } = await itemsServicePlan();
     const before = {

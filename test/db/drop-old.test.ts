@@ -13,7 +13,7 @@ import { withClient } from "../support/databases.ts";
 
 test(
   "the old tables are dropped in done alone, all or none, and nothing else with them",
-  { timeout: 60_000 },
+  { timeout: 240_000 },
   async () => {
     const plan = { ...(await itemsPlan()), policy: { ...NO_POLICY, stayMs: { done: 1 } } };
     const { store } = await startController(plan);

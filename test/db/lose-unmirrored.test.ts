@@ -41,7 +41,7 @@ test("new is gone: nothing moves without the word; then old takes writes, and ne
   await expect(ask(plan, "rollback", { loseUnmirrored: true })).rejects.toThrow("new answers");
 
   const reported = async () => (await readWorkers(store, "mirror"))[0]?.stats.direction;
-  await expect.poll(reported, { timeout: 10_000 }).toBe("reverse");
+  await expect.poll(reported).toBe("reverse");
   line.cut();
   await onNew("insert into items (id, title) values (501, 'unmirrored')");
   // The controller that took over never saw new: it still does what a person asks for.

@@ -47,13 +47,11 @@ test("a fence of one direction is never reported as passed in the other", async 
     await role;
   });
   const stats = async () => (await readWorkers(store, "mirror"))[0]?.stats;
-  await expect.poll(async () => (await stats())?.state, { timeout: 10_000 }).toBe("running");
+  await expect.poll(async () => (await stats())?.state).toBe("running");
   await withClient(newUrl, (client) =>
     client.query("insert into crossfade.log_new (tbl, op) values (0, 'f')"),
   );
-  await expect
-    .poll(async () => Number((await stats())?.fence), { timeout: 10_000 })
-    .toBeGreaterThan(1_000_000);
+  await expect.poll(async () => Number((await stats())?.fence)).toBeGreaterThan(1_000_000);
   const listeners = () =>
     withClient(oldUrl, async (client) => {
       const { rows } = await client.query(
@@ -64,7 +62,7 @@ test("a fence of one direction is never reported as passed in the other", async 
   const [listener] = await listeners();
   expect(listener).toBeDefined();
   await turn("forward", 3);
-  await expect.poll(async () => (await stats())?.epoch, { timeout: 10_000 }).toBe(3);
+  await expect.poll(async () => (await stats())?.epoch).toBe(3);
   expect(await stats()).toMatchObject({ direction: "forward", fence: "0" });
   // A mirror that turns ends the sessions an earlier one left behind, never its own.
   expect(await listeners()).toEqual([listener]);
@@ -111,40 +109,31 @@ test("of two mirrors one leads, also while it has nothing to follow; the other i
   const mirrors = () => readWorkers(store, "mirror");
   const whys = async () => (await mirrors()).map(({ stats }) => stats.why);
   start();
-  await expect.poll(leaders, { timeout: 10_000 }).toHaveLength(1);
+  await expect.poll(leaders).toHaveLength(1);
   const leading = await leaders();
   start();
-  await expect
-    .poll(whys, { timeout: 10_000 })
-    .toEqual(["the plan has no reverse mapping", "another mirror works"]);
+  await expect.poll(whys).toEqual(["the plan has no reverse mapping", "another mirror works"]);
   const [first] = await mirrors();
   // It looks whether the other lives more than once between two beats.
   const beats = new Set<number>();
   await expect
-    .poll(
-      async () => {
-        expect(await leaders()).toEqual(leading);
-        const [leader, standby] = await mirrors();
-        expect(leader?.id).toBe(first?.id);
-        beats.add(Math.round((performance.now() - (standby?.seenMs ?? 0)) / 100));
-        return beats.size;
-      },
-      { timeout: 10_000 },
-    )
+    .poll(async () => {
+      expect(await leaders()).toEqual(leading);
+      const [leader, standby] = await mirrors();
+      expect(leader?.id).toBe(first?.id);
+      beats.add(Math.round((performance.now() - (standby?.seenMs ?? 0)) / 100));
+      return beats.size;
+    })
     .toBeGreaterThan(5);
 
   await turn("forward", 3);
   await withClient(oldUrl, (client) =>
     client.query("insert into crossfade.log_old (tbl, op) values (0, 'f')"),
   );
-  await expect
-    .poll(async () => Number((await mirrors())[0]?.stats.fence), { timeout: 10_000 })
-    .toBeGreaterThan(0);
+  await expect.poll(async () => Number((await mirrors())[0]?.stats.fence)).toBeGreaterThan(0);
   await withClient(newUrl, (client) => client.query("select pg_terminate_backend($1)", leading));
   await expect
-    .poll(async () => (await mirrors()).map(({ id, stats }) => [id === first?.id, stats.state]), {
-      timeout: 10_000,
-    })
+    .poll(async () => (await mirrors()).map(({ id, stats }) => [id === first?.id, stats.state]))
     .toEqual([
       [false, "running"],
       [true, "waiting"],

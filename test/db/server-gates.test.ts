@@ -50,7 +50,7 @@ async function openTransaction(
 
 test(
   "long transactions, slots, size and standbys of a real server: named, and unknown where nothing can be seen",
-  { timeout: 60_000 },
+  { timeout: 240_000 },
   async () => {
     const server = await startEmbeddedPostgres({ settings: { max_prepared_transactions: "5" } });
     onTestFinished(() => server.stop());
@@ -161,7 +161,7 @@ test(
 
 test(
   "an advance is refused by them, says so in its dry run, and with --wait goes on when they pass",
-  { timeout: 60_000 },
+  { timeout: 240_000 },
   async () => {
     const servers = { ...NO_SERVER_LIMITS, transactionMs: 100, diskBytes: 1e12 };
     const plan = { ...(await itemsPlan()), policy: { ...NO_POLICY, servers } };

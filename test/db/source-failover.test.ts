@@ -7,7 +7,7 @@ import { mapping, SyncWorld } from "../support/sync-world.ts";
 
 test(
   "a source that failed over is a gap at once, before its first checkpoint as a primary",
-  { timeout: 60_000 },
+  { timeout: 240_000 },
   async () => {
     const server = await startEmbeddedPostgres();
     onTestFinished(() => server.stop());

@@ -58,7 +58,7 @@ async function somebodyWaits(client: pg.Client, count = 1): Promise<void> {
             )
           ).rows[0].n,
         ),
-      { interval: 5, timeout: 5_000 },
+      { interval: 5 },
     )
     .toBeGreaterThanOrEqual(count);
 }
@@ -156,9 +156,7 @@ test.skipIf(testedFeed() === "wal")(
     await writer.query("insert into users values (7, 'from before')");
     await writer.query("commit");
     // Transactions of the whole server count, so other tests' may have to end too.
-    await expect
-      .poll(() => feedIsComplete(world.engine.context.source, "old"), { timeout: 10_000 })
-      .toBe(true);
+    await expect.poll(() => feedIsComplete(world.engine.context.source, "old")).toBe(true);
     await world.drain();
     expect(await ids(world.new)).toEqual([7]);
   },

@@ -111,7 +111,7 @@ async function follow({ passes }: Mirror, url: string, rows: number): Promise<vo
         while ((await passes.run()) !== undefined);
         return (await rowsOf(url)).length;
       },
-      { timeout: 10_000, interval: 5 },
+      { interval: 5 },
     )
     .toBe(rows);
 }

@@ -50,7 +50,7 @@ test("the role registers, follows state, takes fences, hears what has passed, ho
     .toBe("new");
 
   const listener = listen(store, quietLog, "controller");
-  await expect.poll(() => listener.connected, { timeout: 10_000 }).toBe(true);
+  await expect.poll(() => listener.connected).toBe(true);
   const kept = listener.next((message) => message.t === "sidecar" && message.hold === 1, 20_000);
   await withClient(plan.control.database, async (client) => {
     await client.query("begin; lock table crossfade.sidecar in share row exclusive mode");
@@ -139,9 +139,7 @@ test("a share that changes reaches every sidecar at once: by notification, no be
     const changed = performance.now();
     await Promise.all(
       urls.map((url) =>
-        expect
-          .poll(async () => (await send(url, as("ann"))).body, { interval: 2, timeout: 10_000 })
-          .toBe(side),
+        expect.poll(async () => (await send(url, as("ann"))).body, { interval: 2 }).toBe(side),
       ),
     );
     arrivals.push(performance.now() - changed);
@@ -212,11 +210,11 @@ test("a control store that goes away: traffic goes on, fences stop counting, and
   await link.start();
   expect([link.connected(), link.state()?.phase]).toEqual([true, "read-new"]);
   relay.cut();
-  await expect.poll(() => links.at(-1), { timeout: 10_000 }).toBe(false);
+  await expect.poll(() => links.at(-1)).toBe(false);
   expect(link.state()?.phase).toBe("read-new");
   await change({ phase: "shadow", readsNew: 0 });
   relay.heal();
-  await expect.poll(() => links.at(-1), { timeout: 10_000 }).toBe(true);
+  await expect.poll(() => links.at(-1)).toBe(true);
   await expect.poll(() => link.state()?.phase).toBe("shadow");
   expect(links).toEqual([true, false, true]);
 });
@@ -240,7 +238,7 @@ test("a hold that comes to its deadline without news: what was known counts for 
   expect(link.connected()).toBe(false);
   // The controller is gone and nobody releases: the row says so, and that is news too.
   relay.heal();
-  await expect.poll(() => link.connected(), { timeout: 10_000 }).toBe(true);
+  await expect.poll(() => link.connected()).toBe(true);
   expect(link.state()?.hold?.attempt).toBe(1);
 });
 
@@ -288,25 +286,25 @@ test("a sidecar that was cut off and is back: what the others had heard before c
   await otherHas(undefined);
   await link.start();
   const pledge = link.pledge(plan.proxy.tokens);
-  await expect.poll(heardNow, { timeout: 10_000 }).toEqual([true, true]);
+  await expect.poll(heardNow).toEqual([true, true]);
 
   const before = await reported();
   relay.cut();
-  await expect.poll(() => links.at(-1), { timeout: 10_000 }).toBe(false);
+  await expect.poll(() => links.at(-1)).toBe(false);
   await change({ maintenance: "soon" });
   relay.heal();
   const isBack = async () => {
     await otherHas(before);
     return link.connected();
   };
-  await expect.poll(isBack, { timeout: 10_000 }).toBe(true);
+  await expect.poll(isBack).toBe(true);
   expect([link.heard(pledge), link.inStep()]).toEqual([false, false]);
   // The other has read the state since, and not what this one says now.
   const after = { pledge: before?.pledge ?? "", version: (await readMigration(store)).version };
   await otherHas(after);
-  await expect.poll(() => link.inStep(), { timeout: 10_000 }).toBe(true);
+  await expect.poll(() => link.inStep()).toBe(true);
   expect(link.heard(pledge)).toBe(false);
-  await expect.poll(heardNow, { timeout: 10_000 }).toEqual([true, true]);
+  await expect.poll(heardNow).toEqual([true, true]);
 });
 
 /** A way to a database that can be cut. */

@@ -34,7 +34,7 @@ describe("the image", () => {
       encoding: "utf8",
     });
     expect([status, stderr]).toEqual([2, expect.stringContaining("/etc/crossfade/crossfade.yaml")]);
-  }, 30_000);
+  });
 
   test("its Node is one the package runs on", () => {
     const major = Number(/^FROM node:(\d+)/m.exec(text("Dockerfile"))?.[1]);
