@@ -43,7 +43,7 @@ const LIMIT_MS = 240_000;
 export default defineConfig({
   test: {
     retry: 0,
-    maxWorkers: 2,
+    maxWorkers: 3,
     sequence: { sequencer: LongestFirst },
     projects: [
       {
@@ -52,6 +52,8 @@ export default defineConfig({
           include: ["test/unit/**/*.test.ts"],
           testTimeout: LIMIT_MS,
           hookTimeout: LIMIT_MS,
+          // They have nothing but themselves: what one has loaded serves the others.
+          isolate: false,
           expect: { poll },
         },
       },
