@@ -14,6 +14,8 @@ import { htmlFacts, markdownFacts, type Reported, reportOf } from "../support/re
 const CHROMIUM = "/usr/bin/chromium";
 const installed = existsSync(CHROMIUM);
 const OUTPUT = resolve(import.meta.dirname, "../../test-output/console");
+/** For people to look at. */
+const PICTURES = process.env["CROSSFADE_PICTURES"] !== undefined;
 const MAX_GZIPPED = 150 * 1024;
 
 test("the whole console is at most 150 KB gzipped, and its page has nothing inline", async () => {
@@ -110,7 +112,11 @@ interface AxeViolation {
   readonly nodes: readonly { readonly html: string }[];
 }
 
-/** Kept for people to look at: wide and narrow, light and dark. */
+async function picture(page: Page, name: string): Promise<void> {
+  if (PICTURES) await page.screenshot({ path: join(OUTPUT, `${name}.png`), fullPage: true });
+}
+
+/** It is as wide as the screen; with CROSSFADE_PICTURES kept as it looks: wide and narrow, light and dark. */
 async function pictures(page: Page, name: string): Promise<void> {
   for (const [width, height] of [
     [1280, 900],
@@ -122,15 +128,11 @@ async function pictures(page: Page, name: string): Promise<void> {
     await expect
       .poll(() => page.evaluate<number>("document.documentElement.scrollWidth - innerWidth"), {
         message: `${name} at ${width} px is as wide as the screen`,
-        timeout: 10_000,
       })
       .toBeLessThanOrEqual(0);
     for (const colorScheme of ["light", "dark"] as const) {
       await page.emulateMedia({ colorScheme });
-      await page.screenshot({
-        path: join(OUTPUT, `${name}-${width}-${colorScheme}.png`),
-        fullPage: true,
-      });
+      await picture(page, `${name}-${width}-${colorScheme}`);
     }
   }
   await page.setViewportSize({ width: 1280, height: 900 });
@@ -208,7 +210,7 @@ describe.skipIf(!installed)(
       await click(page, /^Advance/);
       await page.getByRole("dialog").getByText("dry run").waitFor();
       await expectAccessible(page);
-      await page.screenshot({ path: join(OUTPUT, "advance.png") });
+      await picture(page, "advance");
       await page.keyboard.press("Escape");
       await page.getByRole("dialog").waitFor({ state: "detached" });
 
@@ -365,7 +367,7 @@ async function expectSameFacts(browser: Browser, plan: Plan, name: string): Prom
     }
   await expectCharts(page, report.json);
   expect(asked).toEqual([]);
-  await page.screenshot({ path: join(OUTPUT, `${name}.png`), fullPage: true });
+  await picture(page, name);
   await page.setViewportSize({ width: 390, height: 844 });
   expect(
     await page.evaluate("document.documentElement.scrollWidth - innerWidth"),
@@ -391,7 +393,8 @@ async function expectCharts(page: Page, { series }: Reported["json"]): Promise<v
     ["Errors", known(series.old.errors_per_s, series.new.errors_per_s)],
     ["Lag of the mirror", known(series.lag_ms)],
   ] as const) {
-    expect(count, title).toBeGreaterThan(5);
+    // One every two seconds.
+    expect(count, title).toBeGreaterThan(1);
     // A point alone is drawn twice.
     expect(points.get(title), title).toBeGreaterThanOrEqual(count);
   }
