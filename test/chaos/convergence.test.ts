@@ -9,7 +9,7 @@ import { Random } from "../../examples/support/random.ts";
  * Invariant (a): random writers during backfill and mirror, both killed by SIGKILL at random moments, end with every
  * row equal. Each seed is a run of its own; CROSSFADE_SEEDS and CROSSFADE_SEED choose others.
  */
-const COUNT = Number(process.env["CROSSFADE_SEEDS"] ?? (testedFeed() === "wal" ? 2 : 5));
+const COUNT = Number(process.env["CROSSFADE_SEEDS"] ?? (testedFeed() === "wal" ? 2 : 3));
 const FIRST = Number(process.env["CROSSFADE_SEED"] ?? 1);
 const SEEDS = Array.from({ length: COUNT }, (_, i) => FIRST + i);
 

@@ -53,7 +53,7 @@ test("many large rows that change together are synced in parts that fit into mem
   const schema = "create table t (id int primary key, v text)";
   const urls = await openPair(schema, schema);
   const world = await follow(urls, [mapping("t", "t")]);
-  const many = 200;
+  const many = 48;
   await world.old.query(
     `insert into t select n, n || ${large(5)} from generate_series(1, ${many}) n`,
   );
