@@ -14,26 +14,17 @@ import { watchState } from "../store/control/watch.ts";
 import type { StateWatcher } from "../store/control/watch.ts";
 import { readWorkers } from "../store/control/workers.ts";
 import { Emitter } from "./emitter.ts";
-import { hasHeard, isInStep, knows, pledgeOf } from "./in-step.ts";
-import type { Peer } from "./in-step.ts";
+import { BEAT_MS, Peers, PEERS_MS } from "./peers.ts";
 import type { Acknowledgement, Passed, RoutingSource, RoutingState } from "./ports.ts";
 import { wantedShare } from "./route.ts";
 import type { SidecarStats } from "./stats-types.ts";
 
-const BEAT_MS = 1_000;
 /** A beat follows what a message has said already: not while a flip waits for others, who need the same servers. */
 const AFTER_MESSAGE_MS = 50;
 /** How often to look whether the link still stands. */
 const LINK_MS = 250;
 /** A control store that does not answer by then is taken to be away at start. */
 const FIRST_STATE_MS = 2_500;
-/** What was last read of the other sidecars longer ago says nothing about now. */
-const FRESH_MS = 3_000;
-/**
- * By then a sidecar that missed the news of another one has noticed that it is cut off, and stays with the authority: what it
- * last read has gone stale, and its last beat was less than one beat before that.
- */
-const PEERS_MS = FRESH_MS + BEAT_MS + 500;
 
 export interface ControlLinkOptions {
   readonly plan: Plan;
@@ -58,29 +49,10 @@ export class ControlLink implements RoutingSource {
   #state: RoutingState | undefined;
   #passed: Passed = { epoch: 0, fence: 0n };
   #connected = false;
-  /** Ids of the other sidecars. */
-  #peers: readonly string[] = [];
-  #steps: readonly Peer[] = [];
-  #peersReadAt = Number.NEGATIVE_INFINITY;
-  /** The pledges of the others, by id, and how often one that stood was replaced. */
-  #pledges = new Map<string, string>();
-  #breaks = 0;
-  /** What this one pledges; the highest that a beat has brought to the store; and that all others have heard. */
-  #carrier: string;
-  readonly #run = crypto.randomUUID().slice(0, 8);
-  #pledge = 0;
-  #pledgeStored = 0;
-  #heardUpTo = -1;
-  /** The pledge since which it is linked: what others heard before counts for nothing. */
-  #saidAgain = 0;
-  /** What the others were last told in a hurry. */
-  #news = "";
-  readonly #hearings = new Emitter<void>();
+  readonly #peers: Peers;
   /** Of the migration row: the last one heard, and the one since which so large a share is read from a follower. */
   #version = 0;
   #sharedSince = 0;
-  /** Those of them that are alive and do not know of this one. */
-  #unaware: readonly string[] = [];
   #refreshing: Promise<void> | undefined;
   #refreshAgain = false;
   #acknowledgement: Acknowledgement | undefined;
@@ -90,12 +62,16 @@ export class ControlLink implements RoutingSource {
 
   constructor(options: ControlLinkOptions) {
     this.#options = options;
-    this.#carrier = options.plan.proxy.tokens;
     this.#store = openControlStore(options.plan, { role: "sidecar", instance: options.id });
     this.#beating = new RunningState({
       name: "control store",
       log: options.log,
       maxBackoffMs: 1_000,
+    });
+    this.#peers = new Peers({
+      id: options.id,
+      carrier: options.plan.proxy.tokens,
+      isRunning: () => this.#beating.shouldRun(),
     });
   }
 
@@ -112,8 +88,7 @@ export class ControlLink implements RoutingSource {
   }
 
   #isCurrent(): boolean {
-    const peersAreKnown = performance.now() - this.#peersReadAt < FRESH_MS;
-    return (this.#watcher?.connected ?? false) && peersAreKnown && !this.#isInDoubt();
+    return (this.#watcher?.connected ?? false) && this.#peers.areKnown && !this.#isInDoubt();
   }
 
   /**
@@ -127,43 +102,29 @@ export class ControlLink implements RoutingSource {
   }
 
   alone(): boolean {
-    return this.#peers.length === 0;
+    return this.#peers.areNone;
   }
 
   inStep(): boolean {
-    const { id } = this.#options;
-    return isInStep(this.#steps, { id, tokens: this.#carrier, since: this.#sharedSince });
+    return this.#peers.areInStep(this.#sharedSince);
   }
 
   breaks(): number {
-    return this.#breaks;
+    return this.#peers.breaks;
   }
 
   pledge(carrier: string): number {
-    this.#carrier = carrier;
-    this.#pledge += 1;
+    const pledge = this.#peers.pledge(carrier);
     this.#beating.wake();
-    return this.#pledge;
+    return pledge;
   }
 
   heard(pledge: number): boolean {
-    return this.#heardUpTo >= pledge;
+    return this.#peers.heard(pledge);
   }
 
   async untilHeard(pledge: number, ms: number): Promise<boolean> {
-    const deadline = performance.now() + ms;
-    while (!this.heard(pledge) && performance.now() < deadline && this.#beating.shouldRun()) {
-      await new Promise<void>((resolve) => {
-        const end = () => {
-          clearTimeout(timer);
-          stop();
-          resolve();
-        };
-        const stop = this.#hearings.on(end);
-        const timer = setTimeout(end, deadline - performance.now());
-      });
-    }
-    return this.heard(pledge);
+    return this.#peers.untilHeard(pledge, ms);
   }
 
   onState(listener: (state: RoutingState) => void): () => void {
@@ -270,61 +231,31 @@ export class ControlLink implements RoutingSource {
     const deadline = performance.now() + PEERS_MS;
     for (;;) {
       await this.#readPeers();
-      if (this.#unaware.length === 0 || performance.now() > deadline) return;
+      if (this.#peers.areAware || performance.now() > deadline) return;
       await this.#listener?.next((message) => message.t === "sidecar", 50);
     }
   }
 
   async #readPeers(): Promise<void> {
     const { id } = this.#options;
-    const asked = performance.now();
-    // Who has not heard of this pledge in what is read now, hears it before it answers anybody: #register.
-    const stored = this.#pledgeStored;
+    const askedAt = performance.now();
+    const { stored } = this.#peers;
     const others = (await readSidecars(this.#store)).filter((sidecar) => sidecar.id !== id);
-    this.#unaware = others
-      .filter(({ seenMs, stats }) => seenMs < PEERS_MS && !knows(stats, id))
-      .map((sidecar) => sidecar.id);
     const wereInStep = this.inStep();
-    const live = others.filter(({ seenMs }) => seenMs < PEERS_MS);
-    this.#steps = live.map(({ stats }) => stats);
-    const broken = this.#followPledges(others);
-    this.#countHeard(stored);
+    const broken = this.#peers.follow(others, stored);
     // Before what was read makes it current again: that it was not must be noticed.
     this.#checkLink();
-    this.#peersReadAt = asked;
-    const peers = others.map((sidecar) => sidecar.id).toSorted();
-    if (peers.join() === this.#peers.join()) {
-      if (broken || this.inStep() !== wereInStep) this.#links.emit();
-      // The sidecar whose pledge it is may have answers waiting for this.
-      if (broken) this.#beating.wake();
+    if (this.#peers.confirm(others, askedAt)) {
       this.#checkLink();
+      this.#links.emit();
+      // So that a new one hears that it is known.
+      this.#beating.wake();
       return;
     }
-    this.#peers = peers;
+    if (broken || this.inStep() !== wereInStep) this.#links.emit();
+    // The sidecar whose pledge it is may have answers waiting for this.
+    if (broken) this.#beating.wake();
     this.#checkLink();
-    this.#links.emit();
-    // So that a new one hears that it is known.
-    this.#beating.wake();
-  }
-
-  /** Whether another sidecar has replaced a pledge that this one may have built on. */
-  #followPledges(others: readonly { id: string; stats: Peer }[]): boolean {
-    const before = this.#pledges;
-    this.#pledges = new Map(others.map(({ id, stats }) => [id, pledgeOf(stats) ?? ""]));
-    const broken = others.some(({ id, stats }) => {
-      const was = before.get(id);
-      return was !== undefined && was !== (pledgeOf(stats) ?? "");
-    });
-    if (broken) this.#breaks += 1;
-    return broken;
-  }
-
-  #countHeard(stored: number): void {
-    const { id } = this.#options;
-    if (stored <= this.#heardUpTo || stored < this.#saidAgain) return;
-    if (!this.#steps.every((peer) => hasHeard(peer, id, this.#run, stored))) return;
-    this.#heardUpTo = stored;
-    this.#hearings.emit();
   }
 
   #hear(message: ControlMessage): void {
@@ -373,9 +304,7 @@ export class ControlLink implements RoutingSource {
   #beginAnew(): void {
     this.#forgetPassed();
     this.#sharedSince = this.#version;
-    this.#pledge += 1;
-    this.#saidAgain = this.#pledge;
-    this.#heardUpTo = -1;
+    this.#peers.beginAnew();
     this.#beating.wake();
   }
 
@@ -423,15 +352,8 @@ export class ControlLink implements RoutingSource {
     if (said === undefined) return;
     const { id, listen: address } = this.#options;
     const heard = this.#unheard.splice(0);
-    const pledge = this.#pledge;
-    const promises = {
-      peers: this.#peers,
-      tokens: this.#carrier,
-      pledge: `${this.#run}:${pledge}`,
-      heard: Object.fromEntries(this.#pledges),
-    };
-    const stats = { ...this.#stats, ...promises, version: this.#version };
-    const news = JSON.stringify(promises);
+    const saying = this.#peers.say();
+    const stats = { ...this.#stats, ...saying.promised, version: this.#version };
     try {
       await beatSidecar(this.#store, {
         id,
@@ -440,11 +362,9 @@ export class ControlLink implements RoutingSource {
         holdAttempt: said.hold ?? undefined,
         inFlightWrites: said.inFlightWrites,
         stats,
-        isNews: news !== this.#news,
+        isNews: saying.isNews,
       });
-      this.#news = news;
-      this.#pledgeStored = Math.max(this.#pledgeStored, pledge);
-      if (pledge > this.#heardUpTo) this.#refresh();
+      if (this.#peers.said(saying)) this.#refresh();
     } catch (error) {
       this.#unheard.unshift(...heard);
       throw error;
