@@ -154,6 +154,12 @@ export function responseHeaders(
   return out;
 }
 
+/** The same of an answer 1xx. It has no content, whatever it says: a length would be read into what follows. */
+export function informationHeaders(raw: readonly string[]): RawHeaders {
+  const out = responseHeaders(raw, [], false);
+  return out.filter((_, index) => out[index - (index % 2)]?.toLowerCase() !== "content-length");
+}
+
 /** undici gives bytes; header fields are latin1 on the wire, and Node writes them as such. */
 export function decodeHeaders(raw: readonly (Buffer | string)[]): RawHeaders {
   const fields: RawHeaders = [];
@@ -187,6 +193,11 @@ function commonHead(
   }
   if (end - start > MAX_HEAD_BYTES) return undefined;
   return { text: Buffer.from(buffer, start, end - start).toString("latin1"), start };
+}
+
+/** The text of a status, if Node can send it. It says nothing that the number does not: undefined is the usual text. */
+export function sendableText(text: string | undefined): string | undefined {
+  return text !== undefined && /^[\t\x20-\x7e\x80-\xff]*$/.test(text) ? text : undefined;
 }
 
 /** The first value of a field, by its lower-case name. */

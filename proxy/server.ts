@@ -7,8 +7,10 @@ import type { TLSSocket } from "node:tls";
 import { CrossfadeError, messageOf } from "../config/errors.ts";
 import type { ClientLimits, ListenAddress } from "../config/plan-types.ts";
 import { createHttp2Server } from "./http2.ts";
+import { inTurn } from "./in-turn.ts";
 import type { ClientRequest, ClientResponse } from "./inbound.ts";
 import type { TlsWatch } from "./tls-watch.ts";
+import { becomesTunnel } from "./upgrades.ts";
 
 export interface ServerHandlers {
   /** `expectsContinue`: the client waits for `100 Continue` before it sends content. */
@@ -17,11 +19,14 @@ export interface ServerHandlers {
     response: ClientResponse,
     expectsContinue: boolean,
   ) => void;
+  /** A request that becomes a tunnel. Its connection has no other use any more, and breaks without harm. */
   readonly onUpgrade: (request: IncomingMessage, socket: Duplex, head: Buffer) => void;
 }
 
 /** How often Node looks for clients that are slow with the head of a request, at most. */
 const CHECK_MS = 5_000;
+/** A client that is gone without a word is noticed by the kernel, also behind a stream or a tunnel in which nothing is said for hours. */
+const ALIVE_MS = 60_000;
 
 /** Where clients connect. */
 export interface ClientServer {
@@ -104,6 +109,9 @@ function optionsOf(limits: ClientLimits): ServerOptions {
     keepAliveTimeout: limits.idleTimeoutMs,
     // Uploads take as long as they take.
     requestTimeout: 0,
+    shouldUpgradeCallback: becomesTunnel,
+    keepAlive: true,
+    keepAliveInitialDelay: ALIVE_MS,
   };
 }
 
@@ -115,9 +123,19 @@ function listening<S extends Server | https.Server>(
   server.maxConnections = limits.connections;
   // The size of a head limits its fields; how many there may be is for the app to say.
   server.maxHeadersCount = 0;
-  server.on("request", (request, response) => handlers.onRequest(request, response, false));
-  server.on("checkContinue", (request, response) => handlers.onRequest(request, response, true));
-  server.on("upgrade", (request, socket, head) => handlers.onUpgrade(request, socket, head));
+  server.on("request", (request, response) =>
+    inTurn(response, () => handlers.onRequest(request, response, false)),
+  );
+  server.on("checkContinue", (request, response) =>
+    inTurn(response, () => handlers.onRequest(request, response, true)),
+  );
+  server.on("upgrade", (request, socket, head) => {
+    // Node has let go of the connection: from here on nobody else listens.
+    socket.on("error", () => socket.destroy());
+    // Node before 24.9 takes every upgrade without asking.
+    if (becomesTunnel(request)) handlers.onUpgrade(request, socket, head);
+    else socket.destroy();
+  });
   return server;
 }
 

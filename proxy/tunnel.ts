@@ -4,10 +4,14 @@ import https from "node:https";
 import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import type { Side } from "../config/words.ts";
-import { requestHeaders, responseHeaders } from "./headers.ts";
+import { requestHeaders, responseHeaders, sendableText } from "./headers.ts";
 import type { RawHeaders } from "./headers.ts";
 import { answerForFailure, sendOwnAnswer } from "./replies.ts";
+import { protocolsFor } from "./upgrades.ts";
 import type { Upstream } from "./upstream.ts";
+
+/** Nobody else would notice that an app's machine is gone while nothing is said. */
+const ALIVE_MS = 60_000;
 
 export interface TunnelJob {
   readonly request: IncomingMessage;
@@ -46,32 +50,38 @@ export function openTunnel(job: TunnelJob, onOver: (failed: boolean) => void): v
     timeout: job.headTimeoutMs,
   });
   let failed = false;
+  let answered = false;
   socket.once("close", () => {
     asked.destroy();
     onOver(failed);
   });
-  socket.on("error", () => socket.destroy());
   asked.on("timeout", () =>
     asked.destroy(Object.assign(new Error("no answer"), { code: "ETIMEDOUT" })),
   );
   asked.on("error", (error: Error) => {
     failed = true;
     upstream.tls.failed(error);
-    refuse(job, error);
+    // The app broke off in the middle of its answer.
+    if (answered) socket.destroy();
+    else refuse(job, error);
   });
   asked.on("upgrade", (answer, appSocket, head) => {
     appSocket.setTimeout(0);
+    appSocket.setKeepAlive(true, ALIVE_MS);
     socket.write(headOf(answer, keepUpgrade(answer, job.ownHeaders)));
     join(socket, job.head, appSocket, head);
   });
-  asked.on("response", (answer) => relayRefusal(job, answer));
+  asked.on("response", (answer) => {
+    answered = true;
+    relayRefusal(job, answer);
+  });
   asked.end();
 }
 
 /** Hop-by-hop fields are dropped, and the upgrade asked for is asked for again. */
 function upgradeHeaders({ request, side, requestId, ownCookies }: TunnelJob): RawHeaders {
   const headers = requestHeaders(request, side, requestId, ownCookies);
-  return [...headers, "connection", "Upgrade", "upgrade", request.headers.upgrade ?? ""];
+  return [...headers, "connection", "Upgrade", "upgrade", protocolsFor(request)];
 }
 
 function keepUpgrade(answer: IncomingMessage, own: readonly string[]): RawHeaders {
@@ -104,7 +114,7 @@ function join(client: Duplex, clientHead: Buffer, app: Duplex, appHead: Buffer):
 function relayRefusal(job: TunnelJob, answer: IncomingMessage): void {
   const response = answerOn(job);
   const headers = responseHeaders(answer.rawHeaders, job.ownHeaders, false);
-  response.writeHead(answer.statusCode ?? 502, answer.statusMessage, headers);
+  response.writeHead(answer.statusCode ?? 502, sendableText(answer.statusMessage), headers);
   // Broken off: without the last chunk, or short of its length, it does not look whole.
   answer.on("error", () => job.socket.destroy());
   answer.pipe(response);

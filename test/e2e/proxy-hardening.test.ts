@@ -112,26 +112,44 @@ test("chunk extensions stay here, trailers never become fields, and the content 
   expect(old.seen[0]?.headers).not.toHaveProperty("x-late");
 });
 
-test("pipelined requests are all answered, in order, however late the first", async () => {
+test("pipelined requests are done one by one: none begins before the answer to the one before", async () => {
   const started: string[] = [];
-  const release = Promise.withResolvers<void>();
+  const releases = new Map(["/1", "/2"].map((url) => [url, Promise.withResolvers<void>()]));
   const old = await startApp("old", async (request, response) => {
     started.push(request.url ?? "");
-    if (request.url === "/1") await release.promise;
+    await releases.get(request.url ?? "")?.promise;
     for await (const _ of request);
     response.end(`<${request.url}>`);
   });
-  const { port } = await startTestSidecar({ old });
+  const { port, sidecar } = await startTestSidecar({ old });
   const socket = connect(port);
   const answer = collect(socket);
   socket.write(
-    lines("GET /1 HTTP/1.1", "Host: a", "", "") +
+    lines("DELETE /1 HTTP/1.1", "Host: a", "", "") +
       lines("POST /2 HTTP/1.1", "Host: a", "Content-Length: 3", "", "abc") +
       lines("GET /3 HTTP/1.1", "Host: a", "Connection: close", "", ""),
   );
-  await expect.poll(() => started.toSorted()).toEqual(["/1", "/2", "/3"]);
-  release.resolve();
+  for (const [n, release] of [...releases.values()].entries()) {
+    await expect.poll(() => started).toHaveLength(n + 1);
+    // Another client's request has been all the way meanwhile.
+    await exchange(port, lines(`GET /other${n} HTTP/1.1`, "Host: a", "Connection: close", "", ""));
+    expect(sidecar.stats().in_flight).toBe(1);
+    expect(started.splice(n + 1)).toEqual([`/other${n}`]);
+    release.resolve();
+  }
   expect((await answer).match(/<[^>]*>/g)).toEqual(["</1>", "</2>", "</3>"]);
+  expect(started).toEqual(["/1", "/2", "/3"]);
+});
+
+test("a client that sends one request after the other and reads nothing is cut off", async () => {
+  const old = await startApp("old", () => {});
+  const { port, sidecar } = await startTestSidecar({ old });
+  const get = lines("GET / HTTP/1.1", "Host: a", "", "");
+  const patient = connect(port);
+  patient.write(get.repeat(900));
+  expect(await exchange(port, get.repeat(1_100))).toBe("");
+  await expect.poll(() => sidecar.stats().in_flight).toBe(1);
+  expect(patient.destroyed).toBe(false);
 });
 
 async function limited(limits: Partial<ClientLimits>) {

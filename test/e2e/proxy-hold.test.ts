@@ -217,29 +217,29 @@ test("held writes leave in the order they came, and one that has left the queue 
   gate.stop();
 });
 
-test("writes of one client, pipelined and over connections of their own, are each sent once", async () => {
+test("writes of one client: pipelined they arrive in order, over connections of their own each is sent once", async () => {
   const { url, source, sidecar, old } = await start();
   const connect = () => {
     const socket = net.connect(Number(new URL(url).port), "127.0.0.1");
     onTestFinished(() => void socket.destroy());
     return socket;
   };
-  const head = (n: number) => `POST /${n} HTTP/1.1\r\nhost: a\r\nauthorization: ann\r\n`;
+  const write = (n: number) =>
+    `POST /${n} HTTP/1.1\r\nhost: a\r\nauthorization: ann\r\ncontent-length: 0\r\n\r\n`;
   for (let round = 0; round < 5; round++) {
     old.seen.length = 0;
     source.hold(round + 1, LEASE);
     const sockets = [connect(), connect(), connect()] as const;
-    sockets[0].write(`${head(0)}content-length: 0\r\n\r\n${head(1)}content-length: 0\r\n\r\n`);
-    await expect.poll(() => sidecar.stats().held.now).toBe(2);
-    sockets[1].write(`${head(2)}content-length: 0\r\n\r\n`);
-    await expect.poll(() => sidecar.stats().held.now).toBe(3);
-    sockets[2].write(`${head(3)}content-length: 0\r\n\r\n`);
-    await expect.poll(() => sidecar.stats().held.now).toBe(4);
+    for (const [n, socket] of sockets.entries()) {
+      socket.write(n === 0 ? write(0) + write(10) + write(20) : write(n));
+      await expect.poll(() => sidecar.stats().held.now).toBe(n + 1);
+    }
     source.set({ hold: null });
-    await expect.poll(() => old.seen.length).toBe(4);
+    await expect.poll(() => old.seen.length).toBe(5);
     const paths = old.seen.map(({ url: path }) => path);
-    // Each has a connection of its own to the app: there they may overtake each other.
-    expect(paths.toSorted()).toEqual(["/0", "/1", "/2", "/3"]);
+    // Each connection has one of its own to the app: there they may overtake each other.
+    expect(paths.toSorted()).toEqual(["/0", "/1", "/10", "/2", "/20"]);
+    expect(paths.filter((path) => path.endsWith("0"))).toEqual(["/0", "/10", "/20"]);
   }
 });
 
@@ -268,6 +268,24 @@ test("a client that leaves while held is never sent, and no body is read while h
   source.set({ hold: null });
   expect((await write(url, "/after")).status).toBe(200);
   expect(old.seen.map(({ url: path }) => path)).toEqual(["/after"]);
+});
+
+test("a write that also asks for HTTP/2 (h2c, as Java's client does) is held like any other", async () => {
+  const { url, source, sidecar, old, next } = await start();
+  source.hold(1, LEASE);
+  const held = write(url, "/h2c", {
+    connection: "Upgrade, HTTP2-Settings",
+    upgrade: "h2c",
+    "http2-settings": "AAMAAABkAAQAAP__",
+  });
+  await expect.poll(() => sidecar.stats().held.now).toBe(1);
+  source.set({ phase: "write-new", authority: "new", epoch: 2 });
+  source.set({ hold: null });
+  expect(await held).toMatchObject({ status: 200, body: "new" });
+  expect(next.seen.map(({ body }) => body.toString())).toEqual(["/h2c"]);
+  expect(Object.keys(next.seen[0]?.headers ?? {})).not.toContain("upgrade");
+  expect(Object.keys(next.seen[0]?.headers ?? {})).not.toContain("http2-settings");
+  expect(old.seen).toEqual([]);
 });
 
 test("expect: 100-continue is not answered while held", async () => {

@@ -1,4 +1,5 @@
 import { createHash, randomBytes } from "node:crypto";
+import { readFile } from "node:fs/promises";
 import http from "node:http";
 import net from "node:net";
 import type { AddressInfo } from "node:net";
@@ -264,6 +265,37 @@ test("trailers, early hints and 100-continue pass", async () => {
 });
 
 test.each([
+  "103 Early Hints\r\nLink: </a.css>; rel=preload; as=style, </b.js>; rel=preload",
+  '103 Early Hints\r\nLink: </a.css>; rel=preload; title="a b"\r\nX-A: caf\xe9',
+  "104 unknown\r\nUpload-Resume: 1",
+])(
+  "what an app says before its answer passes as it is, and never costs the answer: %s",
+  async (said) => {
+    const hop = "Connection: x-hop\r\nX-Hop: 1\r\nContent-Length: 9\r\n";
+    const answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+    const old = await startRawApp(`HTTP/1.1 ${said}\r\n${hop}\r\n${answer}`);
+    const { port } = await startTestSidecar({ old });
+    const [first, second, content] = (
+      await raw(port, head("POST", "/", "Content-Length: 0"))
+    ).split("\r\n\r\n");
+    expect(first).toBe(`HTTP/1.1 ${said}`);
+    expect(second).toMatch(/^HTTP\/1\.1 200 OK\r\n/);
+    expect(content).toBe("ok");
+  },
+);
+
+test.each(["caf\xe9", "\xe6\x9c\xaa", "\x01"])(
+  "a status text that Node cannot send costs no answer: %j",
+  async (text) => {
+    const old = await startRawApp(`HTTP/1.1 404 ${text}\r\nContent-Length: 2\r\n\r\nok`);
+    const { port } = await startTestSidecar({ old });
+    const asked = [head("GET", "/"), head("GET", "/").replace("close", "Upgrade\r\nUpgrade: x")];
+    for (const request of asked)
+      expect(await raw(port, request)).toMatch(/^HTTP\/1\.1 404 .*\r\n\r\nok$/s);
+  },
+);
+
+test.each([
   ["with a length", "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\npart"],
   ["in chunks", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\npart\r\n"],
 ])("an answer %s that breaks off does not look whole", async (_name, bytes) => {
@@ -367,7 +399,7 @@ test("an app that is not there: 502; one that is too slow: 504; both as JSON", a
   });
 });
 
-test("a write into a connection that the app closes is not sent again; a read is", async () => {
+test("a write into a connection that the app closes is not sent again; a read is, and a stream that is asked with GET", async () => {
   const requests: string[] = [];
   let hangUps = 0;
   const server = net.createServer((socket) => {
@@ -382,12 +414,20 @@ test("a write into a connection that the app closes is not sent again; a read is
   onTestFinished(() => void server.close());
   const { url } = await startTestSidecar({
     old: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+    proxy: { routes: [{ method: "*", path: "/events", kind: "stream", side: undefined }] },
   });
   hangUps = 1;
   expect((await send(`${url}/`)).status).toBe(200);
   expect(requests).toEqual(["GET", "GET"]);
   hangUps = 1;
   expect((await send(`${url}/`, { method: "POST", body: "x" })).status).toBe(502);
+  expect(requests).toEqual(["GET", "GET", "POST"]);
+  requests.length = 0;
+  hangUps = 1;
+  expect((await send(`${url}/events`)).status).toBe(200);
+  expect(requests).toEqual(["GET", "GET"]);
+  hangUps = 1;
+  expect((await send(`${url}/events`, { method: "POST", body: "x" })).status).toBe(502);
   expect(requests).toEqual(["GET", "GET", "POST"]);
 });
 
@@ -423,6 +463,35 @@ test("an upgrade passes: WebSocket echo with sub-protocol and close code", async
   await expect.poll(() => closes).toEqual([[4001, "enough"]]);
 });
 
+test.skipIf(process.platform !== "linux")(
+  "an end that is gone without a word is noticed by the kernel, on both sides of a tunnel",
+  async () => {
+    const old = await startApp("old");
+    new WebSocketServer({ server: old.server });
+    const { url, port } = await startTestSidecar({ old });
+    const socket = new WebSocket(url.replace("http", "ws"));
+    onTestFinished(() => socket.terminate());
+    await new Promise((resolve) => socket.once("open", resolve));
+    const hex = (number: number | string) => Number(number).toString(16).toUpperCase();
+    const KEEPALIVE = "02:";
+    const timers = async (isOurs: (local: string, remote: string) => boolean) => {
+      const rows = (await readFile("/proc/net/tcp", "utf8")).split("\n").slice(1, -1);
+      const open = rows
+        .map((row) => row.trim().split(/\s+/))
+        .filter(([, , , state]) => state === "01");
+      const ours = open.filter(([, local = "", remote = ""]) => isOurs(local, remote));
+      return ours.map(([, , , , , timer]) => timer?.slice(0, 3));
+    };
+    await expect
+      .poll(() => timers((local) => local.endsWith(`:${hex(port)}`)))
+      .toEqual([KEEPALIVE]);
+    const appPort = hex(new URL(old.url).port);
+    await expect
+      .poll(() => timers((_local, remote) => remote.endsWith(`:${appPort}`)))
+      .toEqual([KEEPALIVE]);
+  },
+);
+
 test("an upgrade that the app refuses, and one with no app", async () => {
   const old = await startApp("old", (_request, response) =>
     response.writeHead(401, { "x-why": "no" }).end("denied"),
@@ -435,6 +504,76 @@ test("an upgrade that the app refuses, and one with no app", async () => {
   expect(refused).toContain("denied");
   const { port: nowhere } = await startTestSidecar({});
   expect(await raw(nowhere, ask)).toMatch(/^HTTP\/1.1 502 .*bad_gateway/s);
+});
+
+test("an app that breaks off its refusal of an upgrade breaks that client off, and nobody else", async () => {
+  const refusal = "HTTP/1.1 400 No\r\nContent-Length: 20\r\n\r\npart";
+  const reset = await startRawApp(refusal, (socket) => socket.resetAndDestroy());
+  const hanging = await startRawApp(refusal, () => {});
+  const timeouts = { connectMs: 1_000, headMs: 200, fallbackHeadMs: 200 };
+  for (const old of [reset, hanging]) {
+    const { port } = await startTestSidecar({ old, limits: { timeouts } });
+    const upgrade = head("GET", "/").replace("close", "Upgrade\r\nUpgrade: websocket");
+    expect(await raw(port, upgrade)).not.toMatch(/[^t]$/);
+    expect(await raw(port, head("GET", "/"), "400 No")).toMatch(/^HTTP\/1\.1 400 No/);
+  }
+});
+
+test("an upgrade behind a request that is not answered yet waits for its turn, and is no upgrade then", async () => {
+  const release = Promise.withResolvers<void>();
+  const arrived = Promise.withResolvers<void>();
+  const old = await startApp("old", async (request, response) => {
+    if (request.url === "/slow") arrived.resolve();
+    if (request.url === "/slow") await release.promise;
+    response.end(`<${request.url} ${request.headers.upgrade}>`);
+  });
+  const { port, url } = await startTestSidecar({ old });
+  const get = (path: string, ...fields: string[]) =>
+    [`GET ${path} HTTP/1.1`, "Host: a", ...fields, "", ""].join("\r\n");
+  const answers = raw(port, get("/slow") + get("/ws", "Connection: Upgrade", "Upgrade: x"));
+  await arrived.promise;
+  expect((await send(`${url}/other`)).status).toBe(200);
+  release.resolve();
+  expect((await answers).match(/<[^>]*>/g)).toEqual(["</slow undefined>", "</ws undefined>"]);
+});
+
+test("an upgrade to HTTP/2, or with content, is taken as if it had not asked; the connection goes on", async () => {
+  const old = await startApp("old");
+  const { port, sidecar } = await startTestSidecar({ old });
+  const socket = net.connect(port, "127.0.0.1");
+  onTestFinished(() => void socket.destroy());
+  let got = "";
+  socket.on("data", (part: Buffer) => (got += part.toString()));
+  const ask = (method: string, path: string, upgrade: string, rest: string) =>
+    socket.write(
+      `${method} ${path} HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\n` +
+        `Upgrade: ${upgrade}\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n${rest}`,
+    );
+  const kinds = [
+    () => ask("GET", "/1", "h2c", "\r\n"),
+    () => ask("POST", "/2", "h2c", "Content-Length: 3\r\n\r\nabc"),
+    () => ask("POST", "/3", "tcp", "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"),
+    () => ask("DELETE", "/4", "TLS/1.2, h2c", "\r\n"),
+  ];
+  for (const [n, kind] of kinds.entries()) {
+    kind();
+    await expect.poll(() => got.match(/HTTP\/1\.1 200/g)).toHaveLength(n + 1);
+  }
+  expect(old.seen.map(({ url, body }) => [url, body.toString()])).toEqual([
+    ["/1", ""],
+    ["/2", "abc"],
+    ["/3", "abc"],
+    ["/4", ""],
+  ]);
+  for (const { headers } of old.seen) {
+    expect(headers).not.toHaveProperty("upgrade");
+    expect(headers).not.toHaveProperty("http2-settings");
+  }
+  const counted = sidecar.stats().traffic.filter(({ requests }) => requests > 0);
+  expect(counted.map(({ kind, requests }) => [kind, requests])).toEqual([
+    ["read", 1],
+    ["write", 3],
+  ]);
 });
 
 test("a request that is no HTTP is refused here", async () => {
