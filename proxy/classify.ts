@@ -35,7 +35,12 @@ export function createClassifier(routes: readonly RoutePlan[]): Classify {
 }
 
 function byMethod(method: string): RouteClass {
-  return READING_METHODS.has(method) ? READ : WRITE;
+  return isReading(method) ? READ : WRITE;
+}
+
+/** What HTTP calls safe (RFC 9110 §9.2.1). */
+export function isReading(method: string): boolean {
+  return READING_METHODS.has(method);
 }
 
 type Router = ReturnType<typeof findMyWay>;

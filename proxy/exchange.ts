@@ -1,4 +1,5 @@
 import { isDead } from "./breaker.ts";
+import { isReading } from "./classify.ts";
 import type { RouteClass } from "./classify.ts";
 import type { ExchangeContext } from "./exchange-context.ts";
 import { ExchangeTokens } from "./exchange-tokens.ts";
@@ -99,6 +100,11 @@ export class Exchange implements TransferHooks, HeldWrite, Gathered {
     if (this.#isTurnedAway()) return;
     if (this.#mustWait()) this.#enterHold();
     else this.#readBody();
+  }
+
+  /** The sidecar stops: what the client asks next it asks elsewhere, and need not find out by a connection that breaks. */
+  endConnection(): void {
+    this.#response.shouldKeepAlive = false;
   }
 
   /** The hold is over. */
@@ -234,6 +240,9 @@ export class Exchange implements TransferHooks, HeldWrite, Gathered {
   #sample(answer: readonly string[]): void {
     const { shadow } = this.#context;
     const side = this.#decision?.side;
+    // The answer before broke off, and the app was asked once more.
+    this.#shadowed?.over(false);
+    this.#shadowed = undefined;
     if (side === undefined || !this.#mayBeAskedAgain() || !shadow.wants(side)) return;
     this.#shadowed = shadow.take({
       method: this.#request.method ?? "GET",
@@ -305,12 +314,18 @@ export class Exchange implements TransferHooks, HeldWrite, Gathered {
       this.#fallBack();
       return true;
     }
-    const again = this.#class.kind === "read" && !this.#retried && !this.#isStreamed();
+    const again = this.#isSafe() && !this.#retried && !this.#isStreamed();
     if (!again || !BROKEN_CONNECTION.has(codeOf(error)) || this.#decision === undefined)
       return false;
     this.#retried = true;
     this.#send(this.#decision);
     return true;
+  }
+
+  /** Asking changes nothing: a read, or a stream that HTTP calls safe. */
+  #isSafe(): boolean {
+    const { kind } = this.#class;
+    return kind === "read" || (kind === "stream" && isReading(this.#request.method ?? "GET"));
   }
 
   #mayFallBack(): boolean {

@@ -28,6 +28,10 @@ export class Gathering<T extends Gathered> {
     last.place = item.place;
   }
 
+  each(call: (item: T) => void): void {
+    for (const item of this.#items) call(item);
+  }
+
   some(test: (item: T) => boolean): boolean {
     return this.#items.some(test);
   }

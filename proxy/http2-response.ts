@@ -10,6 +10,8 @@ import type { ClientResponse } from "./inbound.ts";
 export class Http2Response extends EventEmitter implements ClientResponse {
   readonly #stream: ServerHttp2Stream;
   readonly #isRequestWhole: () => boolean;
+  /** Of HTTP/1.1: a connection of HTTP/2 is told by GOAWAY. */
+  shouldKeepAlive = true;
   #trailers: OutgoingHttpHeaders = {};
   #ended = false;
   #closed = false;
@@ -52,12 +54,13 @@ export class Http2Response extends EventEmitter implements ClientResponse {
     this.#inform({ ":status": 100 });
   }
 
-  writeProcessing(): void {
-    this.#inform({ ":status": 102 });
-  }
-
-  writeEarlyHints(hints: Record<string, string | string[]>): void {
-    this.#inform({ ":status": 103, link: hints["link"] });
+  writeInformation(status: number, headers: string[]): void {
+    const fields: OutgoingHttpHeaders = { ":status": status };
+    for (let index = 0; index < headers.length; index += 2) {
+      const name = (headers[index] ?? "").toLowerCase();
+      add(fields, name, headers[index + 1] ?? "");
+    }
+    this.#inform(fields);
   }
 
   writeHead(status: number, _message: string | undefined, headers: string[]): void {
@@ -77,10 +80,7 @@ export class Http2Response extends EventEmitter implements ClientResponse {
   }
 
   addTrailers(fields: [string, string][]): void {
-    for (const [name, value] of fields) {
-      const before = this.#trailers[name];
-      this.#trailers[name] = before === undefined ? value : [before, value].flat().map(String);
-    }
+    for (const [name, value] of fields) add(this.#trailers, name, value);
   }
 
   end(content?: Buffer | string, encoding?: "latin1"): void {
@@ -123,4 +123,9 @@ export class Http2Response extends EventEmitter implements ClientResponse {
     this.#closed = true;
     this.emit("close");
   }
+}
+
+function add(fields: OutgoingHttpHeaders, name: string, value: string): void {
+  const before = fields[name];
+  fields[name] = before === undefined ? value : [before, value].flat().map(String);
 }

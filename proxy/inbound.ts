@@ -34,12 +34,14 @@ export interface ClientResponse {
   readonly writableNeedDrain: boolean;
   /** All of it went out. */
   readonly writableFinished: boolean;
+  /** Whether HTTP/1.1 may go on with another request on the connection. */
+  shouldKeepAlive: boolean;
   on(event: "close", listener: () => void): unknown;
   on(event: "error", listener: (error: Error) => void): unknown;
   once(event: "drain", listener: () => void): unknown;
   writeContinue(): void;
-  writeProcessing(): void;
-  writeEarlyHints(hints: Record<string, string | string[]>): void;
+  /** An answer 1xx before the answer; undefined: Node before 24.18 sends none but its own. */
+  readonly writeInformation?: (status: number, headers: string[]) => void;
   writeHead(status: number, message: string | undefined, headers: string[]): unknown;
   flushHeaders(): void;
   write(chunk: Buffer): boolean;

@@ -60,12 +60,14 @@ export function sendOverNode(
     handler.onResponseError(controller, controller.reason ?? error);
   };
   asked.on("error", fail);
-  asked.on("information", ({ statusCode, headers: fields }) =>
-    handler.onResponseStart(controller, statusCode, fields as NodeJS.Dict<string | string[]>),
-  );
+  asked.on("information", (information) => {
+    controller.said = information.rawHeaders;
+    handler.onResponseStart(controller, information.statusCode, {});
+  });
   asked.on("response", (answer) => {
     clearTimeout(limit);
     controller.answer = answer;
+    controller.said = answer.rawHeaders;
     answer.on("data", (chunk: Buffer) => handler.onResponseData(controller, chunk));
     answer.on("error", fail);
     answer.on("end", () => {
@@ -107,6 +109,8 @@ function coding(body: RequestBody, headers: RawHeaders): RawHeaders {
 class Controller implements Dispatcher.DispatchController {
   readonly #asked: http.ClientRequest;
   answer: IncomingMessage | undefined;
+  /** The fields of the last head. Strings: Node has decoded them as latin1. */
+  said: string[] = [];
   reason: Error | null = null;
 
   constructor(asked: http.ClientRequest) {
@@ -121,9 +125,8 @@ class Controller implements Dispatcher.DispatchController {
     return this.answer?.isPaused() === true;
   }
 
-  /** Strings: Node has decoded them as latin1. */
   get rawHeaders(): string[] {
-    return this.answer?.rawHeaders ?? [];
+    return this.said;
   }
 
   get rawTrailers(): string[] {

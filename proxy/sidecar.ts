@@ -199,6 +199,7 @@ class RunningSidecar implements Sidecar {
 
   async #close(): Promise<void> {
     const closed = this.#server.close();
+    this.#exchanges.each((exchange) => exchange.endConnection());
     await this.#drain();
     for (const socket of this.#tunnels) socket.destroy();
     this.#server.closeAll();
@@ -266,6 +267,7 @@ class RunningSidecar implements Sidecar {
     if (response.destroyed) return;
     const exchange = new Exchange(this.#context, request, response, expectsContinue);
     this.#exchanges.add(exchange);
+    if (this.#closing !== undefined) exchange.endConnection();
     exchange.start();
   }
 

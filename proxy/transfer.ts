@@ -3,9 +3,11 @@ import type { Dispatcher } from "undici";
 import {
   contentLength,
   decodeHeaders,
+  informationHeaders,
   mayBringTrailers,
   requestTrailers,
   responseHeaders,
+  sendableText,
   valueOf,
 } from "./headers.ts";
 import type { RawHeaders } from "./headers.ts";
@@ -39,7 +41,7 @@ export interface TransferHooks {
   settle(): Promise<void>;
   /** Header fields of this sidecar for the answer. */
   ownHeaders(): string[];
-  /** A part of the answer is about to be sent. */
+  /** A part of the answer has come. It is sent after this, as soon as the answer may be. */
   onPart(part: Buffer): void;
   /** The app's answer is complete. `settleFollows`: it waited for that, and `settle` is called next. */
   onDone(settleFollows: boolean): void;
@@ -117,15 +119,15 @@ export class Transfer implements Dispatcher.DispatchHandler {
   onResponseStart(
     controller: Dispatcher.DispatchController,
     status: number,
-    headers: NodeJS.Dict<string | string[]>,
+    _headers: NodeJS.Dict<string | string[]>,
     message?: string,
   ): void {
     if (status < 200) {
-      this.#inform(status, headers);
+      this.#inform(status, (controller.rawHeaders ?? []) as Buffer[]);
       return;
     }
     this.#status = status;
-    this.#message = message;
+    this.#message = sendableText(message);
     this.#headers = decodeHeaders((controller.rawHeaders ?? []) as Buffer[]);
     this.#length = this.#expectedLength();
     this.#follow(controller, this.#hooks.onHead(status, this.#headers));
@@ -133,6 +135,7 @@ export class Transfer implements Dispatcher.DispatchHandler {
 
   onResponseData(controller: Dispatcher.DispatchController, chunk: Buffer): void {
     this.#received += chunk.length;
+    this.#hooks.onPart(chunk);
     // Also while paused: when the app closes its connection undici hands over what it still has.
     if (this.#state === "waiting") this.#kept.push(chunk);
     else this.#send(controller, chunk);
@@ -219,7 +222,6 @@ export class Transfer implements Dispatcher.DispatchHandler {
   }
 
   #send(controller: Dispatcher.DispatchController, chunk: Buffer): void {
-    this.#hooks.onPart(chunk);
     if (this.#received === this.#length) {
       this.#kept.push(chunk);
     } else if (!this.#write(chunk)) {
@@ -247,12 +249,14 @@ export class Transfer implements Dispatcher.DispatchHandler {
     else response.end(last.toString("latin1"), "latin1");
   }
 
-  #inform(status: number, headers: NodeJS.Dict<string | string[]>): void {
+  /** `100` only says that the app reads on: the client has heard that from here. */
+  #inform(status: number, raw: readonly (Buffer | string)[]): void {
     const { request, response } = this.#job;
-    if (isHttp10(request) || response.headersSent || response.destroyed) return;
-    if (status === 102) response.writeProcessing();
-    if (status === 103 && headers["link"] !== undefined) {
-      response.writeEarlyHints(headers as Record<string, string | string[]>);
+    if (status <= 101 || isHttp10(request) || response.headersSent || response.destroyed) return;
+    try {
+      response.writeInformation?.(status, informationHeaders(decodeHeaders(raw)));
+    } catch {
+      // A hint that cannot be sent must not cost the answer.
     }
   }
 

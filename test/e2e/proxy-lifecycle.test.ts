@@ -1,3 +1,4 @@
+import { once } from "node:events";
 import { mkdtemp, readFile, stat, writeFile } from "node:fs/promises";
 import http from "node:http";
 import net from "node:net";
@@ -6,8 +7,10 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, onTestFinished, test } from "vitest";
 import { FailStatic, failStaticFile } from "../../proxy/fail-static.ts";
+import { freePort } from "../support/proxy-world.ts";
 import {
   HandSource,
+  STATE,
   makePlan,
   quietLog,
   send,
@@ -89,6 +92,36 @@ test("reads stay with the authority while cut off, also after a restart", async 
   });
 });
 
+test("an upgrade whose client breaks off before the sidecar knows the state harms nobody", async () => {
+  const old = await startApp("old");
+  const source = new HandSource({ ...STATE });
+  const known = Promise.withResolvers<void>();
+  const asked = Promise.withResolvers<void>();
+  source.start = async () => {
+    asked.resolve();
+    await known.promise;
+  };
+  const port = await freePort();
+  const starting = startTestSidecar({
+    old,
+    source,
+    proxy: { listen: { host: "127.0.0.1", port } },
+  });
+  await asked.promise;
+  const socket = net.connect({ port, host: "127.0.0.1" });
+  socket.on("error", () => {});
+  await once(socket, "connect");
+  socket.write("GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n");
+  // Answered here, so the upgrade before it has been read.
+  const refused = net.connect({ port, host: "127.0.0.1" }, () => refused.write("no HTTP\r\n\r\n"));
+  await once(refused.resume(), "close");
+  socket.resetAndDestroy();
+  const other = send(`http://127.0.0.1:${port}/`);
+  known.resolve();
+  await starting;
+  expect((await other).body).toBe("old");
+});
+
 test("closing stops accepting, finishes what runs, and cuts what does not end", async () => {
   const answer = Promise.withResolvers<void>();
   const arrived = Promise.withResolvers<void>();
@@ -123,7 +156,10 @@ test("closing stops accepting, finishes what runs, and cuts what does not end", 
     )
     .toBe("refused");
   answer.resolve();
-  expect((await running).body).toBe("done");
+  const last = await running;
+  expect(last.body).toBe("done");
+  // The client asks elsewhere next, and need not find out by a connection that breaks.
+  expect(last.headers.connection).toBe("close");
   await closing;
   expect(await cut).toBeInstanceOf(Error);
 });
