@@ -16,13 +16,17 @@ export interface Question {
 
 /** Of one sidecar towards one app: shadow reads never crowd out the clients'. */
 const CONNECTIONS = 4;
+/** All of an answer may take so many times as long as its head, or one part after another. */
+const WHOLE_ANSWER = 3;
 
 /** Asks one app for the sake of comparison, over connections of its own. */
 export class Asker {
   readonly #pool: Pool;
   readonly #basePath: string;
+  readonly #timeoutMs: number;
 
   constructor(app: string, tls: AppTls, timeoutMs: number) {
+    this.#timeoutMs = timeoutMs;
     const { origin, pathname } = new URL(app);
     this.#basePath = pathname.replace(/\/$/, "");
     this.#pool = new Pool(origin, {
@@ -37,9 +41,12 @@ export class Asker {
     });
   }
 
-  /** Never rejects. */
-  async ask(question: Question, signal: AbortSignal): Promise<Asked> {
+  /** Never rejects. An answer that goes on and on is given up: it cannot be compared, and would keep its place for ever. */
+  async ask(question: Question, round: AbortSignal): Promise<Asked> {
     const { method, url, headers, body } = question;
+    const late = AbortSignal.timeout(WHOLE_ANSWER * this.#timeoutMs);
+    const signal = AbortSignal.any([round, late]);
+    let answers = false;
     try {
       const answer = await this.#pool.request({
         method: method as Dispatcher.HttpMethod,
@@ -48,6 +55,7 @@ export class Asker {
         body,
         signal,
       });
+      answers = true;
       const buffer = new AnswerBuffer({
         status: answer.statusCode,
         type: first(answer.headers["content-type"]),
@@ -56,7 +64,7 @@ export class Asker {
       for await (const part of answer.body) buffer.add(part as Buffer);
       return (await buffer.finish()) ?? "unreadable";
     } catch {
-      return "none";
+      return answers && late.aborted ? "unreadable" : "none";
     }
   }
 

@@ -87,10 +87,14 @@ function sorted(parts: readonly unknown[]): unknown[] {
     .map(({ part }) => part);
 }
 
-/** `$.items[*]['odd name']` */
+/** Keys that are somebody's address, or a token: they are data, and no place has a name of its own for each. */
+const DATA = /@|^.{41}/s;
+
+/** `$.items[*]['odd name']`; `['…']` for a key that is data. */
 export function pathText(segments: readonly Segment[]): string {
   const parts = segments.map((segment) => {
     if (typeof segment === "number") return "[*]";
+    if (DATA.test(segment)) return "['…']";
     return /^[\w-]+$/.test(segment) ? `.${segment}` : `['${segment}']`;
   });
   return `$${parts.join("")}`;

@@ -49,10 +49,11 @@ function isHidden(segments: readonly Segment[], redact: readonly JsonPath[]): bo
   return redact.some((path) => matchesPath(path, segments));
 }
 
-/** The path as it is, but for addresses in it; of the query only the names. */
+/** The path as it is, but for addresses and secrets in it; of the query only the names. */
 function withoutValues(url: string): string {
   const { path, query } = partsOf(url);
-  const shown = path.replaceAll(/[^/]*(?:@|%40)[^/]*/gi, ":id");
+  const parts = path.split("/");
+  const shown = parts.map((part, i) => (isPrivate(part, parts[i - 1]) ? ":id" : part)).join("/");
   const names = query.split("&").map((pair) => pair.split("=")[0]);
   return query === "" ? shown : `${shown}?${names.join("&")}`;
 }
@@ -60,19 +61,21 @@ function withoutValues(url: string): string {
 /** `GET /users/:id/orders`: ids replaced, so that mismatches of one route come together. */
 export function routeOf(method: string, url: string): string {
   const segments = partsOf(url).path.split("/").slice(1);
-  const named = segments.slice(0, MAX_SEGMENTS).map((part) => (isId(part) ? ":id" : part));
+  const named = segments
+    .slice(0, MAX_SEGMENTS)
+    .map((part, i) => (isId(part) || isPrivate(part, segments[i - 1]) ? ":id" : part));
   const more = segments.length > MAX_SEGMENTS ? "/…" : "";
   return shownText(`${method} /${named.join("/")}${more}`);
 }
 
-/** Numbers, UUIDs, hashes, dates, addresses: whatever holds a digit and is long, or is nothing but digits. */
+/** Numbers, UUIDs, hashes, dates: whatever holds a digit and is long, or is nothing but digits. */
 function isId(part: string): boolean {
-  return (
-    /^\d+$/.test(part) ||
-    (part.length >= 8 && /\d/.test(part)) ||
-    /@|%40/i.test(part) ||
-    part.length > 40
-  );
+  return /^\d+$/.test(part) || (part.length >= 8 && /\d/.test(part));
+}
+
+/** Addresses; what is too long for a name or a UUID, as tokens are; and what comes after the name of a secret: `/reset-password/…`. */
+function isPrivate(part: string, before = ""): boolean {
+  return part !== "" && (/@|%40/i.test(part) || part.length > 40 || SECRET.test(before));
 }
 
 function partsOf(url: string): { readonly path: string; readonly query: string } {

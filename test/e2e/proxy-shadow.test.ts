@@ -1,7 +1,7 @@
 import { gzipSync } from "node:zlib";
 import { expect, test } from "vitest";
 import { parseJsonPath } from "../../config/json-path.ts";
-import { STATE, send, startApp, startTestSidecar } from "../support/sidecar.ts";
+import { NOWHERE, STATE, send, startApp, startTestSidecar } from "../support/sidecar.ts";
 import type { AppHandler, TestSidecar, TestSidecarOptions } from "../support/sidecar.ts";
 
 const ALL = { sample: 1 };
@@ -170,6 +170,45 @@ test("a new side that hangs costs the client nothing, and holds no more than the
   });
   await reads(target, "/x", 10);
   await expect.poll(() => report(target)).toMatchObject({ samples: 0, dropped: 7 });
+});
+
+test("an answer of new that never ends gives its place back, without a verdict", async () => {
+  const endless: AppHandler = (_request, response) => {
+    response.setHeader("content-type", "application/json");
+    const dripping = setInterval(() => response.write(" "), 10);
+    response.on("close", () => clearInterval(dripping));
+  };
+  const target = await world(json({ ok: true }), endless, {
+    limits: { shadow: { maxSamples: 2, answerMs: 100, fenceMs: 50 } },
+  });
+  for (const skipped of [2, 4]) {
+    await reads(target, "/x", 2);
+    await expect.poll(() => report(target).skipped).toBe(skipped);
+  }
+  expect(report(target)).toMatchObject({ samples: 0, dropped: 0 });
+});
+
+test("an answer that waits until its token is stored is compared as it was; asked again because it broke off it is one sample", async () => {
+  const breaks = new Set<string>();
+  const text: AppHandler = (request, response) => {
+    const url = request.url ?? "";
+    if (breaks.has(url)) return response.end(url);
+    breaks.add(url);
+    response.setHeader("content-length", 9);
+    return response.write("br", () => response.destroy());
+  };
+  const target = await world(text, (request, response) => response.end(request.url), {
+    redis: NOWHERE.replace("http", "redis"),
+    state: { phase: "canary", readsNew: 1 },
+    limits: { shadow: { maxSamples: 1, answerMs: 1_000, fenceMs: 50 } },
+  });
+  target.source.link({ alone: false, heard: false });
+  for (const samples of [1, 2, 3]) {
+    await reads(target, `/${samples}`);
+    await expect.poll(() => report(target).samples).toBe(samples);
+  }
+  // Had they been compared as empty, they would have been looked at again.
+  expect(report(target)).toMatchObject({ dropped: 0, mismatches: 0, in_flight: 0, noise: 0 });
 });
 
 test("answers above the limit are compared by hash; JSON that differs there is not judged", async () => {

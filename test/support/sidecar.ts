@@ -191,6 +191,8 @@ export interface TestSidecarOptions {
   readonly holdMs?: number;
   readonly lagMs?: number;
   readonly operatorTokens?: string;
+  /** Causal tokens travel in it. */
+  readonly redis?: string;
   readonly folder?: string;
   readonly limits?: Partial<SidecarLimits>;
   readonly source?: HandSource;
@@ -234,7 +236,7 @@ export function makePlan(folder: string, options: TestSidecarOptions): Plan {
     old: { database, schema: "public", app: app(options.old), tls: options.appTls },
     new: { database, schema: "public", app: app(options.new), tls: options.appTls },
     control: { database, schema: "crossfade" },
-    redis: undefined,
+    redis: options.redis,
     feed: "trigger",
     wal: { retainBytes: 10e9 },
     forward: { kind: "identity" },
@@ -247,7 +249,7 @@ export function makePlan(folder: string, options: TestSidecarOptions): Plan {
         { by: "ip" },
       ],
       consistency: "causal",
-      tokens: "none",
+      tokens: options.redis === undefined ? "none" : "redis",
       routes: [],
       headers: true,
       processes: 1,

@@ -105,6 +105,8 @@ test.each([
   ["/users/42/orders?x=1", "GET /users/:id/orders"],
   ["/v1/items/6f1c2a4e-8a52-4a7e-9d44-0d5b2f9d7c11", "GET /v1/items/:id"],
   ["/by/anna@example.org", "GET /by/:id"],
+  ["/reset-password/abcdef/new", "GET /reset-password/:id/new"],
+  [`/share/${"a".repeat(43)}`, "GET /share/:id"],
   ["http://shop.example/cart", "GET /cart"],
   ["/", "GET /"],
 ])("the route of %s is %s", (url, route) => {
@@ -148,6 +150,12 @@ test("examples hold nothing that is redacted", () => {
     old: '{"email":"[redacted]","password":"[redacted]","name":"Anna"}',
     new: "null",
   });
+  const tokens = { method: "GET", url: `/orders/42/${"a".repeat(43)}/access_token/abc` };
+  expect(exampleOf(tokens, { old: 200, new: 200 }, difference!, []).request).toBe(
+    "GET /orders/42/:id/access_token/:id",
+  );
+  const [byKey] = differences({ "a@b.c": { name: 1 } }, { "a@b.c": { name: 2 } }, PLAIN);
+  expect(byKey?.path).toBe("$['…'].name");
   const [inside] = differences({ email: { at: "a@b.c" } }, { email: { at: "x@b.c" } }, PLAIN);
   expect(exampleOf(request, { old: 200, new: 200 }, inside!, paths("$.email"))).toMatchObject({
     old: '"[redacted]"',
