@@ -1,5 +1,3 @@
-import type { IncomingMessage } from "node:http";
-import type { Duplex } from "node:stream";
 import { CrossfadeError } from "../config/errors.ts";
 import type { Log } from "../config/lifecycle.ts";
 import type { Plan } from "../config/plan-types.ts";
@@ -9,29 +7,26 @@ import { AppTls } from "./app-tls.ts";
 import { windowKey } from "../store/control/side-reads.ts";
 import { createAskedSide } from "./asked-side.ts";
 import { Breaker } from "./breaker.ts";
-import type { BreakerOptions } from "./breaker.ts";
 import { Causality } from "./causality.ts";
 import { createClassifier } from "./classify.ts";
 import { Exchange } from "./exchange.ts";
 import type { ExchangeContext } from "./exchange-context.ts";
 import { FailStatic } from "./fail-static.ts";
-import { Gathering } from "./gathering.ts";
 import { HoldGate } from "./hold.ts";
 import type { ClientRequest, ClientResponse } from "./inbound.ts";
 import type { FenceWriter, RoutingSource, RoutingState } from "./ports.ts";
-import { requestIdOf } from "./request-id.ts";
-import { route } from "./route.ts";
 import { createServer, createTlsServer } from "./server.ts";
 import type { ClientServer, ServerHandlers } from "./server.ts";
-import { DEFAULT_SHADOW_LIMITS, Shadow } from "./shadow/shadow.ts";
-import type { ShadowLimits } from "./shadow/shadow.ts";
+import { RunningExchanges } from "./running-exchanges.ts";
+import { Shadow } from "./shadow/shadow.ts";
+import { defaultLimits } from "./sidecar-limits.ts";
+import type { SidecarLimits } from "./sidecar-limits.ts";
 import type { SidecarStats } from "./stats-types.ts";
 import { HeldRecorder, TrafficRecorder } from "./stats.ts";
 import { TlsWatch } from "./tls-watch.ts";
 import type { SidecarTracing } from "./trace/ports.ts";
-import { openTunnel } from "./tunnel.ts";
+import { Tunnels } from "./tunnels.ts";
 import { Upstream } from "./upstream.ts";
-import type { UpstreamTimeouts } from "./upstream.ts";
 
 export interface SidecarOptions {
   readonly plan: Plan;
@@ -43,26 +38,6 @@ export interface SidecarOptions {
   readonly tracing?: SidecarTracing | undefined;
   /** Its place among the processes that share the address, from 1; undefined: it has the address for itself. */
   readonly place?: number | undefined;
-}
-
-/** Settings with sane defaults; tests shorten them. */
-export interface SidecarLimits {
-  readonly timeouts: UpstreamTimeouts;
-  /** `causal`: how long the answer to a write waits for its fence to be written. */
-  readonly fenceMs: number;
-  /** The longest one write may be held, over several leases. Default: four times `flip.hold`, at least 2 s. */
-  readonly heldMs: number;
-  readonly maxHeld: number;
-  readonly maxHeldBytes: number;
-  /** How many clients may be bound by fences at once. */
-  readonly maxBound: number;
-  /** When the new app is left alone, and for how long. */
-  readonly breaker: BreakerOptions;
-  /** How long `close` waits for what runs. */
-  readonly drainMs: number;
-  readonly shadow: ShadowLimits;
-  /** How often the files of `proxy.tls` are looked at; undefined: as often as renewals ask for. */
-  readonly tlsLookMs?: number;
 }
 
 export interface Sidecar {
@@ -101,15 +76,14 @@ class RunningSidecar implements Sidecar {
   readonly #held = new HeldRecorder(() => this.#source.report(this.stats()));
   readonly #shadow: Shadow;
   readonly #context: ExchangeContext;
-  readonly #exchanges = new Gathering<Exchange>();
-  readonly #tunnels = new Set<Duplex>();
+  readonly #running = new RunningExchanges();
+  readonly #tunnels: Tunnels;
   readonly #timers: NodeJS.Timeout[] = [];
   #remembered: RoutingState | undefined;
   #ready = false;
   /** What came in before the routing state was known. */
   #early: (() => void)[] = [];
   #url = "";
-  #onIdle: (() => void) | undefined;
   #closing: Promise<void> | undefined;
 
   constructor({ plan, source, fences, log, limits, place, tracing }: SidecarOptions) {
@@ -136,6 +110,7 @@ class RunningSidecar implements Sidecar {
     this.#causality = this.#createCausality();
     this.#shadow = this.#createShadow();
     this.#context = this.#createContext();
+    this.#tunnels = new Tunnels(this.#context);
     this.#server = this.#createServer();
   }
 
@@ -172,7 +147,7 @@ class RunningSidecar implements Sidecar {
     return {
       traffic: this.#traffic.summary(),
       requests: this.#traffic.requests.report(),
-      in_flight: this.#exchanges.size,
+      in_flight: this.#running.size,
       in_flight_writes: this.#hold.inFlightWrites,
       streams: this.#tunnels.size,
       fallbacks: this.#traffic.fallbacks,
@@ -199,9 +174,9 @@ class RunningSidecar implements Sidecar {
 
   async #close(): Promise<void> {
     const closed = this.#server.close();
-    this.#exchanges.each((exchange) => exchange.endConnection());
-    await this.#drain();
-    for (const socket of this.#tunnels) socket.destroy();
+    // A connection whose last answer has just gone out is idle now.
+    await this.#running.drain(this.#limits.drainMs, () => this.#server.closeIdle());
+    this.#tunnels.destroy();
     this.#server.closeAll();
     await closed;
     for (const timer of this.#timers) clearInterval(timer);
@@ -266,44 +241,8 @@ class RunningSidecar implements Sidecar {
     // Left while it waited for the sidecar to start.
     if (response.destroyed) return;
     const exchange = new Exchange(this.#context, request, response, expectsContinue);
-    this.#exchanges.add(exchange);
-    if (this.#closing !== undefined) exchange.endConnection();
+    this.#running.add(exchange);
     exchange.start();
-  }
-
-  #over(exchange: Exchange): void {
-    this.#exchanges.delete(exchange);
-    if (this.#exchanges.size === 0) this.#onIdle?.();
-  }
-
-  #tunnel(request: IncomingMessage, socket: Duplex, head: Buffer): void {
-    if (socket.destroyed) return;
-    const state = this.#state();
-    const url = request.url ?? "/";
-    const { pin, route: name } = this.#context.classify(request.method ?? "GET", url);
-    const facts = { bucket: 0, share: 0, standing: "passed", holding: false } as const;
-    const { side } = route({ state, kind: "stream", pin, ...facts });
-    const started = performance.now();
-    this.#tunnels.add(socket);
-    openTunnel(
-      {
-        request,
-        socket,
-        head,
-        url,
-        side,
-        requestId: requestIdOf(request),
-        upstream: this.#context.upstreams[side],
-        ownHeaders: this.#context.headers ? ["crossfade-side", side] : [],
-        headTimeoutMs: this.#limits.timeouts.headMs,
-        ownCookies: this.#causality.cookiePrefix,
-      },
-      (failed) => {
-        this.#tunnels.delete(socket);
-        const on = { side, kind: "stream", route: name } as const;
-        this.#traffic.record(on, failed ? 0 : 101, failed, performance.now() - started);
-      },
-    );
   }
 
   #startTimers(): void {
@@ -322,23 +261,6 @@ class RunningSidecar implements Sidecar {
     this.#tracing?.sweep((fence) => this.#causality.hasPassed(fence));
   }
 
-  /** Streams are not waited for: they have no end of their own. */
-  async #drain(): Promise<void> {
-    const deadline = performance.now() + this.#limits.drainMs;
-    while (performance.now() < deadline && this.#hasWork()) {
-      await new Promise<void>((resolve) => {
-        this.#onIdle = resolve;
-        setTimeout(resolve, Math.min(100, deadline - performance.now()));
-      });
-      // A connection whose last answer has just gone out is idle now.
-      this.#server.closeIdle();
-    }
-  }
-
-  #hasWork(): boolean {
-    return this.#exchanges.some((exchange) => !exchange.isEndless);
-  }
-
   #createServer(): ClientServer {
     const { tls, limits } = this.#plan.proxy;
     const handlers: ServerHandlers = {
@@ -347,8 +269,8 @@ class RunningSidecar implements Sidecar {
         else this.#early.push(() => this.#begin(request, response, expectsContinue));
       },
       onUpgrade: (request, socket, head) => {
-        if (this.#ready) this.#tunnel(request, socket, head);
-        else this.#early.push(() => this.#tunnel(request, socket, head));
+        if (this.#ready) this.#tunnels.open(request, socket, head);
+        else this.#early.push(() => this.#tunnels.open(request, socket, head));
       },
     };
     if (tls === undefined) return createServer(limits, handlers);
@@ -416,21 +338,7 @@ class RunningSidecar implements Sidecar {
       strictMs: gates.lagMs,
       bodyMs: proxy.limits.bodyTimeoutMs,
       retryAfterMs: this.#plan.maintenance.retryAfterMs,
-      onOver: (exchange) => this.#over(exchange),
+      onOver: (exchange) => this.#running.over(exchange),
     };
   }
-}
-
-function defaultLimits(plan: Plan): SidecarLimits {
-  return {
-    timeouts: { ...plan.proxy.appTimeouts, fallbackHeadMs: plan.canary.fallbackAfterMs },
-    fenceMs: 5,
-    heldMs: plan.flip.held.ms,
-    maxHeld: plan.flip.held.writes,
-    maxHeldBytes: plan.flip.held.bytes,
-    maxBound: 100_000,
-    breaker: {},
-    drainMs: 10_000,
-    shadow: DEFAULT_SHADOW_LIMITS,
-  };
 }

@@ -19,8 +19,9 @@ import type {
   RoutingState,
   Token,
 } from "../../proxy/ports.ts";
+import type { SidecarLimits } from "../../proxy/sidecar-limits.ts";
 import { startSidecar } from "../../proxy/sidecar.ts";
-import type { Sidecar, SidecarLimits } from "../../proxy/sidecar.ts";
+import type { Sidecar } from "../../proxy/sidecar.ts";
 import type { SidecarStats } from "../../proxy/stats-types.ts";
 
 export const quietLog: Log = { debug() {}, info() {}, warn() {}, error() {} };
