@@ -4,6 +4,12 @@ import { emptyRelation } from "./compile-checks.ts";
 import { bareColumn, type CompiledDirection, type Driver, type Reader } from "./mapping.ts";
 import { isFaultOfStatement } from "./session.ts";
 
+/** A function, or what is like one, that a mapping's SQL must not call. */
+interface Called {
+  readonly name: string;
+  readonly why: "volatile" | "momentary";
+}
+
 /** Sessions of one direction: on its source, and where expressions run. */
 export interface MappingSessions {
   readonly source: pg.ClientBase;
@@ -11,8 +17,43 @@ export interface MappingSessions {
 }
 
 /**
+ * Stable, so alike within one statement, and another in the next transaction or session. Not among them is what all sessions of
+ * a plan have in common, such as current_user.
+ */
+const MOMENTARY = [
+  "now",
+  "statement_timestamp",
+  "transaction_timestamp",
+  "pg_current_snapshot",
+  "pg_current_xact_id",
+  "pg_current_xact_id_if_assigned",
+  "txid_current",
+  "txid_current_if_assigned",
+  "txid_current_snapshot",
+  "mxid_age",
+  "pg_backend_pid",
+  "inet_client_port",
+  "pg_my_temp_schema",
+  "pg_conf_load_time",
+  "pg_postmaster_start_time",
+] as const;
+
+/** Those that SQL writes without brackets are no functions to Postgres. In the order of its SQLValueFunctionOp; the rest names a user or a schema. */
+const CLOCKS = [
+  "current_date",
+  "current_time",
+  "current_time",
+  "current_timestamp",
+  "current_timestamp",
+  "localtime",
+  "localtime",
+  "localtimestamp",
+  "localtimestamp",
+] as const;
+
+/**
  * A row is made again by every sync and every comparison: what comes out differently each time is never equal, and under
- * an `own` of its own it is another row each time. Postgres knows which functions are such: they are volatile.
+ * an `own` of its own it is another row each time. Postgres knows which functions are such: they are volatile, or tell the time.
  */
 export async function volatileCalls(
   compiled: CompiledDirection,
@@ -58,17 +99,24 @@ function expressionsOf(driver: Driver, reader: Reader): (readonly [string, strin
  * What a select calls stands in no catalog where it is Postgres' own, but in the parsed form of a view of it; the view is
  * taken back at once.
  */
-async function volatileFunctions(client: pg.ClientBase, select: string): Promise<string[]> {
+async function volatileFunctions(client: pg.ClientBase, select: string): Promise<Called[]> {
   await client.query("begin");
   try {
     await client.query(`create temporary view cf_volatile as ${select}`);
-    const { rows } = await client.query<{ name: string }>(
-      `select distinct p.oid::regprocedure::text as name
-       from pg_rewrite r, regexp_matches(r.ev_action::text, ':(?:funcid|opfuncid|aggfnoid|winfnoid) (\\d+)', 'g') as called(oid)
+    const { rows } = await client.query<Called>(
+      `with cf_parsed as (select ev_action::text as tree from pg_rewrite where ev_class = 'pg_temp.cf_volatile'::regclass)
+       select distinct p.oid::regprocedure::text as name, case when p.provolatile = 'v' then 'volatile' else 'momentary' end as why
+       from cf_parsed, regexp_matches(tree, ':(?:funcid|opfuncid|aggfnoid|winfnoid) (\\d+)', 'g') as called(oid)
        join pg_proc p on p.oid = called.oid[1]::oid
-       where r.ev_class = 'pg_temp.cf_volatile'::regclass and p.provolatile = 'v' order by 1`,
+       where p.provolatile = 'v' or p.pronamespace = 'pg_catalog'::regnamespace
+         -- With one argument: how long ago that is.
+         and (p.proname = any($1::text[]) or p.proname = 'age' and p.pronargs = 1)
+       union select ($2::text[])[clock.op[1]::int + 1], 'momentary'
+       from cf_parsed, regexp_matches(tree, 'SQLVALUEFUNCTION :op (\\d+)', 'g') as clock(op)
+       where clock.op[1]::int < cardinality($2::text[]) order by 1`,
+      [MOMENTARY, CLOCKS],
     );
-    return rows.map(({ name }) => name);
+    return rows;
   } catch (error) {
     // What no view can be made of has shown that it runs.
     if (!isFaultOfStatement(error)) throw error;
@@ -78,6 +126,10 @@ async function volatileFunctions(client: pg.ClientBase, select: string): Promise
   }
 }
 
-function describe(functions: readonly string[]): string {
-  return `calls ${functions.join(", ")}: volatile, but a row must come out the same whenever it is made. Derive the value from the row, such as md5(id::text)::uuid; a function of your own that does answer alike can be declared stable`;
+function describe(called: readonly Called[]): string {
+  const names = called.map(({ name }) => name).join(", ");
+  const must = "but a row must come out the same whenever it is made";
+  return called.every(({ why }) => why === "volatile")
+    ? `calls ${names}: volatile, ${must}. Derive the value from the row, such as md5(id::text)::uuid; a function of your own that does answer alike can be declared stable`
+    : `calls ${names}: another answer each time, ${must}. Write a fixed one, or derive it from the row; a column for when a row came to this side is left out of \`set\` and has a default there`;
 }

@@ -118,12 +118,47 @@ describe("mappings that do not fit", () => {
     });
     const { message } = await upFails(changing);
     for (const [path, called] of [
-      ["forward.users.from.query", "clock_timestamp()"],
-      ["forward.users.where", "random()"],
-      ["forward.users.set.name", "gen_random_uuid()"],
+      ["forward.users.from.query", "clock_timestamp(): volatile"],
+      ["forward.users.where", "random(): volatile"],
+      ["forward.users.set.name", "gen_random_uuid(), now(): another answer each time"],
     ])
-      expect(message).toContain(`${path}: calls ${called}: volatile`);
+      expect(message).toContain(`${path}: calls ${called}`);
     expect(message).not.toContain("reverse");
+  });
+
+  test("SQL that asks the clock, the transaction or the session", async () => {
+    await withClient(pair.newUrl, (client) =>
+      client.query(
+        "create table seen (id int primary key, at timestamptz, day date, who text, age interval)",
+      ),
+    );
+    const seen = (mapped: object) => plan({ forward: { seen: { from: "users", ...mapped } } });
+    const set = {
+      at: "now()",
+      day: "current_date",
+      who: "current_user",
+      age: "age(timestamp '2020-01-01')",
+    };
+    const { message } = await upFails(
+      seen({ where: "localtimestamp(0) > '2020-01-01' or txid_current() > id", set }),
+    );
+    for (const [path, called] of [
+      ["forward.seen.where", "localtimestamp, txid_current()"],
+      ["forward.seen.set.at", "now()"],
+      ["forward.seen.set.day", "current_date"],
+      ["forward.seen.set.age", "age(timestamp without time zone)"],
+    ])
+      expect(message).toContain(`${path}: calls ${called}: another answer each time`);
+    // Two times compared, and whom all sessions of the plan log in as.
+    const fixed = {
+      at: "null",
+      day: "date '2020-01-01'",
+      who: set.who,
+      age: "age(timestamp '2020-01-02', timestamp '2020-01-01')",
+    };
+    const result = await runCli(writePlanFile(seen({ set: fixed })), "check");
+    expect(result.stdout + result.stderr).not.toContain("calls ");
+    expect(result.exit).toBe(0);
   });
 
   test("problems of both directions at once", async () => {
