@@ -14,7 +14,7 @@ import { type Sent, WalStream, type WalStreamOptions } from "./wal-stream.ts";
 /** The prefix of the message by which the mirror's own transactions are known in the WAL. */
 export const MIRROR_MESSAGE = "crossfade.mirror";
 
-/** Items kept in this process; beyond the first the server keeps the rest, until there are fewer than the second. */
+/** Changes and fences kept in this process; beyond the first the server keeps the rest, until there are fewer than the second. */
 const QUEUE = { pause: 20_000, resume: 10_000 } as const;
 /** An idle feed moves its position after so long, or so much WAL, so that the server need not keep what nobody needs. */
 const HEARTBEAT = { ms: 5_000, bytes: 16n * 1024n * 1024n } as const;
@@ -75,6 +75,8 @@ export class WalFeed implements Feed {
   #isAwaited = false;
   readonly #sources = new Map<number, Source | undefined>();
   #queue: Item[] = [];
+  /** Changes and fences in it. */
+  #waiting = 0;
   #stream: WalStream | undefined;
   /** The transaction that arrives; undefined between two. Queued with the first of its changes that concerns us. */
   #begin: (Item & { readonly kind: "begin" }) | undefined;
@@ -118,9 +120,11 @@ export class WalFeed implements Feed {
   }
 
   async confirm(batch: FeedBatch): Promise<void> {
-    const { taken, end, fence } = batch as WalBatch;
+    const { taken, end, fence, size } = batch as WalBatch;
     this.#queue.splice(0, taken);
-    if (this.#queue.length < QUEUE.resume) this.#stream?.setPaused(false);
+    // A heartbeat takes nothing.
+    if (taken > 0) this.#waiting -= size;
+    if (this.#waiting < QUEUE.resume) this.#stream?.setPaused(false);
     if (end !== undefined) {
       this.#confirmed = end;
       this.#confirmedAt = performance.now();
@@ -189,7 +193,10 @@ export class WalFeed implements Feed {
   async #untilVisible(xids: readonly number[]): Promise<void> {
     const deadline = performance.now() + VISIBLE_MS;
     for (let pause = 1; ; pause = Math.min(20, pause * 2)) {
-      const [row] = await runPrepared(this.#client, VISIBLE_SQL, [xids.map(String)]);
+      const [row] = await runPrepared(this.#client, VISIBLE_SQL, [
+        latest(xids),
+        `{${xids.join(",")}}`,
+      ]);
       if (row?.[0] === "true") return;
       if (performance.now() > deadline) {
         throw new CrossfadeError(
@@ -281,7 +288,8 @@ export class WalFeed implements Feed {
       this.#isBeginQueued = true;
     }
     this.#queue.push(item);
-    if (this.#queue.length > QUEUE.pause) this.#stream?.setPaused(true);
+    this.#waiting += 1;
+    if (this.#waiting > QUEUE.pause) this.#stream?.setPaused(true);
     if (item.kind === "fence") this.#onFence();
   }
 
@@ -321,11 +329,20 @@ function valuesOf(
   });
 }
 
+/** The last of them to begin: their ids go round, and those of one batch are near each other. */
+function latest(xids: readonly number[]): number {
+  return xids.reduce((last, xid) => (((xid - last) | 0) > 0 ? xid : last));
+}
+
+/** A transaction's whole id. The log has its lower 32 bits; the epoch is that of the nearest id. Taking the snapshot's own epoch is wrong for an id just above its xmax. */
+const WHOLE_ID = (xid: string) =>
+  `((n + ((${xid} - (n & 4294967295) + 2147483648 + 4294967296) % 4294967296) - 2147483648)::text::xid8)`;
+
 /**
- * Whether every one of these transactions is seen by this statement's snapshot. The log has the lower 32 bits of their
- * ids; the epoch is that of the nearest id. Taking the snapshot's own epoch is wrong for an id just above its xmax.
+ * Whether every one of these transactions is seen by this statement's snapshot. Where the last of them ($1) is older than all that
+ * are running, so are the others: in a backlog nothing needs to be asked of each.
  */
 const VISIBLE_SQL = `
-select coalesce(bool_and(pg_visible_in_snapshot(
-    (n + ((x - (n & 4294967295) + 2147483648 + 4294967296) % 4294967296) - 2147483648)::text::xid8, pg_current_snapshot())), true)::text
-from unnest($1::bigint[]) x, (select pg_snapshot_xmax(pg_current_snapshot())::text::bigint n) s`;
+select (${WHOLE_ID("$1::bigint")} < pg_snapshot_xmin(pg_current_snapshot()) or (
+    select coalesce(bool_and(pg_visible_in_snapshot(${WHOLE_ID("x")}, pg_current_snapshot())), true) from unnest($2::bigint[]) x))::text
+from (select pg_snapshot_xmax(pg_current_snapshot())::text::bigint n) s`;
