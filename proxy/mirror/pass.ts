@@ -39,6 +39,8 @@ export interface PassResult {
 }
 
 const BATCH = 5_000;
+/** A place that no row has. */
+const NOWHERE = "(0,0)";
 
 /**
  * The mirror's pass: read the feed, sync the keys, save the position — rows and position in one commit on the target,
@@ -54,6 +56,8 @@ export class Passes {
   /** Set while keys are deferred: they are synced together once this fence was read (DESIGN §2.9). */
   #healAfter: bigint | undefined;
   #deferred = 0;
+  /** Where on disk the last pass left the row with the position. */
+  #place = NOWHERE;
 
   /** `onFence` hears of passed fences as soon as they count, which is before the source is told. */
   constructor(
@@ -146,6 +150,7 @@ export class Passes {
     const [position] = saved;
     if (position === undefined)
       throw new Error(`crossfade.position has no row for ${this.#context.compiled.direction}`);
+    this.#place = position[3] ?? NOWHERE;
     if (heal) this.#healAfter = undefined;
     this.#deferred = heal ? deferred : this.#deferred + deferred;
     return {
@@ -273,22 +278,27 @@ export class Passes {
    * A fence counts as passed only while no key before it is deferred or quarantined; the highest one read is kept
    * too, and counts as soon as they are healed or accepted. Whoever waits reads either here, so a commit that moves one waits
    * for the disk. Any other is seen first and flushed afterwards: a crash in between takes rows and position back together.
+   * The row is looked for where the last pass put it: while an old snapshot is open, its key leads to the versions of every pass since.
    */
   async #positionSql(batch: FeedBatch): Promise<string> {
     const { compiled, epoch, target } = this.#context;
     const direction = compiled.direction;
-    const lsn = batch.position === undefined ? "" : "lsn = $3, lsn_epoch = $1,";
+    const lsn = batch.position === undefined ? "" : "lsn = $4, lsn_epoch = $1,";
     const name = await prepareForBatch(
       target,
-      `with cf_before as (select fence, read from crossfade.position where direction = '${direction}')
-       update crossfade.position as p set epoch = $1, pass = pass + 1, ${lsn} read = greatest(read, $2),
+      `with cf_before as (
+         select ctid as place, fence, read from crossfade.position where ctid = coalesce(
+           (select ctid from crossfade.position where ctid = $3 and direction = '${direction}'),
+           (select ctid from crossfade.position where direction = '${direction}')))
+       update crossfade.position as p set epoch = $1, pass = pass + 1, ${lsn} read = greatest(p.read, $2),
          fence = case when exists (select from crossfade.quarantine where direction = '${direction}' and state <> 'accepted')
-                 then fence else greatest(read, $2) end
-       where direction = '${direction}' returning fence::text, pass::text,
-         (select set_config('synchronous_commit', 'on', true) from cf_before where cf_before.fence < p.fence or cf_before.read < p.read)`,
-      ["int", "bigint", ...(batch.position === undefined ? [] : ["pg_lsn"])],
+                 then p.fence else greatest(p.read, $2) end
+       from cf_before where p.ctid = cf_before.place returning p.fence::text, p.pass::text,
+         case when cf_before.fence < p.fence or cf_before.read < p.read then set_config('synchronous_commit', 'on', true) end,
+         p.ctid::text`,
+      ["int", "bigint", "tid", ...(batch.position === undefined ? [] : ["pg_lsn"])],
     );
-    const values = [epoch, batch.fence ?? 0n];
+    const values = [epoch, batch.fence ?? 0n, `'${this.#place}'`];
     return `execute ${name}(${values.join(", ")}${batch.position === undefined ? "" : `, '${batch.position}'`})`;
   }
 }

@@ -15,7 +15,8 @@ create table if not exists crossfade.position (
   source_system text, source_timeline text, lsn pg_lsn, lsn_epoch int);
 create table if not exists crossfade.shape (
   side text not null, name text not null, shape text not null, primary key (side, name));
-create table if not exists crossfade.confirmed (direction text primary key, pass bigint not null);
+create sequence if not exists crossfade.confirmed_forward minvalue 0 start with 0;
+create sequence if not exists crossfade.confirmed_reverse minvalue 0 start with 0;
 create table if not exists crossfade.chunk_plan (
   direction text not null, tbl int not null, version int not null, primary key (direction, tbl));
 create table if not exists crossfade.quarantine (
@@ -54,6 +55,14 @@ export async function initPosition(
     `insert into crossfade.position (direction, epoch, fence, read, pass) values (${literal(direction)}, ${epoch}, 0, 0, 0)
      on conflict (direction) do nothing`,
   );
+}
+
+/**
+ * On the source: the last pass that was confirmed. Not a row: each of its versions stays while an old snapshot is open, and every
+ * pass would walk over those of all passes since.
+ */
+export function confirmedSequence(direction: Direction): string {
+  return `crossfade.confirmed_${direction}`;
 }
 
 /** The log of a side as a whole. By itself (`only`) it holds the fences, and with the wal feed nothing else. */

@@ -1,4 +1,6 @@
 import type pg from "pg";
+import type { Direction } from "../../config/words.ts";
+import { confirmedSequence } from "./follow-schema.ts";
 import type { CompiledDirection } from "./mapping.ts";
 import { run } from "./statement.ts";
 
@@ -44,14 +46,9 @@ export async function findGap(
     return `the ${compiled.source} database is another server now (system identifier ${now.system}, was ${system})`;
   if (timeline !== now.timeline)
     return `the ${compiled.source} database failed over (timeline ${now.timeline}, was ${timeline})`;
-  const [confirmed] = await run(
-    source,
-    "select pass::text from crossfade.confirmed where direction = $1",
-    [direction],
-  );
-  if (confirmed !== undefined && BigInt(confirmed[0] ?? 0) > BigInt(pass ?? 0)) {
-    return `the ${compiled.target} database went back in time (pass ${pass}, but ${confirmed[0]} was confirmed)`;
-  }
+  const confirmed = await lastConfirmed(source, direction);
+  if (confirmed > BigInt(pass ?? 0))
+    return `the ${compiled.target} database went back in time (pass ${pass}, but ${confirmed} was confirmed)`;
   return undefined;
 }
 
@@ -63,17 +60,18 @@ export async function acceptGap(
   epoch: number,
 ): Promise<void> {
   const now = await readIdentity(source);
-  const [confirmed] = await run(
-    source,
-    "select pass::text from crossfade.confirmed where direction = $1",
-    [compiled.direction],
-  );
+  const confirmed = await lastConfirmed(source, compiled.direction);
   await run(
     target,
     `insert into crossfade.position as p (direction, epoch, fence, read, pass, source_system, source_timeline)
      values ($1, $2::int, 0, 0, $5::bigint, $3, $4)
      on conflict (direction) do update set source_system = excluded.source_system, source_timeline = excluded.source_timeline,
        pass = greatest(p.pass, excluded.pass), fence = 0, read = 0`,
-    [compiled.direction, epoch, now.system, now.timeline, confirmed?.[0] ?? "0"],
+    [compiled.direction, epoch, now.system, now.timeline, confirmed.toString()],
   );
+}
+
+async function lastConfirmed(source: pg.ClientBase, direction: Direction): Promise<bigint> {
+  const [row] = await run(source, `select last_value::text from ${confirmedSequence(direction)}`);
+  return BigInt(row?.[0] ?? 0);
 }

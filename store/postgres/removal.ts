@@ -1,6 +1,6 @@
 import type pg from "pg";
-import type { Side } from "../../config/words.ts";
-import { logTable, turnSequence, turnTables } from "./follow-schema.ts";
+import { DIRECTIONS, type Side } from "../../config/words.ts";
+import { confirmedSequence, logTable, turnSequence, turnTables } from "./follow-schema.ts";
 import { withShortLock } from "./install-feed.ts";
 import { publicationName } from "./install-wal-feed.ts";
 import { INSTALL_LOCK } from "./locks.ts";
@@ -61,7 +61,6 @@ export async function removeFollowTables(client: pg.Client): Promise<void> {
     "tables",
     "feed",
     "position",
-    "confirmed",
     "chunk_plan",
     "shape",
     "quarantine",
@@ -69,7 +68,10 @@ export async function removeFollowTables(client: pg.Client): Promise<void> {
   ];
   await withShortLock(
     client,
-    [`drop table if exists ${names.map((name) => relation("crossfade", name)).join(", ")}`],
+    [
+      `drop table if exists ${names.map((name) => relation("crossfade", name)).join(", ")}`,
+      `drop sequence if exists ${DIRECTIONS.map(confirmedSequence).join(", ")}`,
+    ],
     patience,
   );
 }

@@ -1,7 +1,7 @@
 import type pg from "pg";
 import { directionFrom, type Side } from "../../config/words.ts";
 import type { Feed, FeedBatch, FeedChange, FeedTruncate } from "./feed.ts";
-import { logChannel, logTable } from "./follow-schema.ts";
+import { confirmedSequence, logChannel, logTable } from "./follow-schema.ts";
 import { LogRotation } from "./log-rotation.ts";
 import { run, runPrepared } from "./statement.ts";
 
@@ -90,10 +90,10 @@ function confirmSql(side: Side, tables: readonly string[]): string {
   const deletes = tables.map(
     (table, i) => `cf_gone${i} as (delete from only ${table} where id = any($${i + 2}::bigint[]))`,
   );
+  const confirmed = confirmedSequence(directionFrom(side));
   return `with ${deletes.join(", ")}
-    insert into crossfade.confirmed as c (direction, pass)
-    select '${directionFrom(side)}', $1::bigint from set_config('synchronous_commit', 'off', true)
-    on conflict (direction) do update set pass = greatest(c.pass, excluded.pass)`;
+    select setval('${confirmed}', greatest(last_value, $1::bigint))
+    from ${confirmed}, set_config('synchronous_commit', 'off', true)`;
 }
 
 function joinIds(taken: readonly Taken[]): string {

@@ -1,9 +1,10 @@
 import pg from "pg";
 import { expect, onTestFinished, test } from "vitest";
+import { acceptGap } from "../../store/postgres/identity.ts";
 import { LogRotation } from "../../store/postgres/log-rotation.ts";
 import { run } from "../../store/postgres/statement.ts";
 import { createDatabasePair, withClient } from "../support/databases.ts";
-import { mapping, SyncWorld, type WorldOptions } from "../support/sync-world.ts";
+import { mapping, openTestFeed, SyncWorld, type WorldOptions } from "../support/sync-world.ts";
 
 type Forward = WorldOptions["forward"];
 
@@ -78,6 +79,72 @@ test("while an old snapshot is open and several clients write, the log stays sma
   await reader.query("select count(*) from items where n = 0").then(({ rows }) => {
     expect(rows).toEqual([{ count: "1000" }]);
   });
+});
+
+test("a pass changes no row of the source that stays: with an old snapshot open, every later pass would walk over its versions", async () => {
+  const world = await openItems();
+  const pass = async () => {
+    await world.old.query("insert into items select coalesce(max(id), 0) + 1, 0 from items");
+    await world.drain();
+  };
+  await pass();
+  const tables = await run(
+    world.old,
+    `select oid::regclass::text from pg_class where relkind = 'r' and relnamespace = 'crossfade'::regnamespace
+       and relname not like 'log\\_old%'`,
+  );
+  const rows = () =>
+    Promise.all(tables.map(([table]) => run(world.old, `select ctid::text from ${table}`)));
+  const before = await rows();
+  expect(before.flat().length).toBeGreaterThan(0);
+  await pass();
+  expect(await rows()).toEqual(before);
+});
+
+test("a pass finds its position also where another session has written it meanwhile", async () => {
+  const world = await openItems();
+  const pass = async (id: number) => {
+    await world.old.query("insert into items values ($1, 0)", [id]);
+    await world.passes.run();
+    const [row] = await run(world.new, "select pass::text, ctid::text from crossfade.position");
+    return row;
+  };
+  await pass(1);
+  await pass(2);
+  const [, place] = (await pass(3)) ?? [];
+  // As after a VACUUM FULL: another row is where it was.
+  await world.new.query("update crossfade.position set source_timeline = source_timeline");
+  await world.new.query("vacuum full crossfade.position");
+  await world.new.query(
+    `insert into crossfade.position select 'reverse', epoch, 0, 0, 70 from crossfade.position`,
+  );
+  expect(
+    await run(world.new, `select ctid::text from crossfade.position where direction = 'forward'`),
+  ).not.toEqual([[place]]);
+  await pass(4);
+  expect(
+    await run(world.new, "select direction, pass::text from crossfade.position order by 1"),
+  ).toEqual([
+    ["forward", "4"],
+    ["reverse", "70"],
+  ]);
+  await expectEqual(world);
+});
+
+test("what was confirmed is known although the target was restored: that is a gap, and closes once accepted", async () => {
+  const world = await openItems();
+  const { context } = world.engine;
+  for (const id of [1, 2]) {
+    await world.old.query("insert into items values ($1, 0)", [id]);
+    await world.drain();
+  }
+  await expect(openTestFeed(world.plan, context)).resolves.toBeDefined();
+  await world.new.query("update crossfade.position set pass = 1");
+  await expect(openTestFeed(world.plan, context)).rejects.toThrow(
+    "a gap: the new database went back in time (pass 1, but 2 was confirmed)",
+  );
+  await acceptGap(context.compiled, context.source, context.target, 1);
+  await expect(openTestFeed(world.plan, context)).resolves.toBeDefined();
 });
 
 test("a table of the log is truncated only once it was seen empty under its lock", async () => {
