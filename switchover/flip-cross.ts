@@ -2,7 +2,6 @@ import { setTimeout as sleep } from "node:timers/promises";
 import type pg from "pg";
 import { CrossfadeError } from "../config/errors.ts";
 import { directionFrom } from "../config/words.ts";
-import type { TableRef } from "../store/postgres/guard-tables.ts";
 import { describeBlockers, lockBlockers } from "../store/postgres/lock-holders.ts";
 import { directionLock, guardLock } from "../store/postgres/locks.ts";
 import { raiseSequences } from "../store/postgres/sequences.ts";
@@ -17,8 +16,8 @@ import {
 import { writeFence } from "../store/postgres/trigger-feed.ts";
 import { within } from "./flip-budget.ts";
 import type { Budget } from "./flip-budget.ts";
-import { fencePassed, mustGoOn, raiseOptions, unarmedStatement } from "./flip-prepare.ts";
-import type { AttemptContext } from "./flip-prepare.ts";
+import { fencePassed, mustBeArmed, mustGoOn, raiseOptions, unarmedTables } from "./flip-prepare.ts";
+import type { AttemptContext, PreparedGuard } from "./flip-prepare.ts";
 import { isBusy } from "./flip-sessions.ts";
 
 /** How far an attempt came, for whoever has to clean up after it. */
@@ -60,7 +59,7 @@ export async function hold(
 export async function takeGuard(
   context: AttemptContext,
   budget: Budget,
-  lockMs: number,
+  guard: PreparedGuard,
 ): Promise<void> {
   const { request, attempt, epoch } = context;
   const expected = {
@@ -71,54 +70,46 @@ export async function takeGuard(
     guardOpen: true,
   };
   const begin = [
-    beginSql(budget.left("the guard's lock"), lockMs),
+    beginSql(budget.left("the guard's lock"), guard.lockMs),
     expectStateSql(request.from, expected),
     "savepoint guard",
   ];
-  const unarmed = await lockGuard(context, budget, { begin, lockMs });
-  if (unarmed.length === 0) return;
-  const names = unarmed.map((table) => `${table.schema}.${table.name}`).join(", ");
-  throw new CrossfadeError(
-    "REFUSED",
-    `tables of the ${request.from} side without an armed guard: ${names}`,
-    {
-      hint: "They were added, or their trigger was disabled, since the preparation. Try again.",
-    },
-  );
+  const digest = await lockGuard(context, budget, { begin, guard });
+  if (digest !== guard.digest) mustBeArmed(request.from, await unarmedTables(context));
 }
 
 interface GuardLock {
   /** What opens the transaction, up to `savepoint guard`; it travels with the first try. */
   readonly begin: readonly string[];
-  readonly lockMs: number;
+  readonly guard: PreparedGuard;
 }
 
 /**
- * Tries for the guard's lock again and again; between the tries those who queued behind us go on. Returns the tables that are
- * not armed, read under the lock. All of it is one message: every further one is a way to the server and back for all who wait.
+ * Tries for the guard's lock again and again; between the tries those who queued behind us go on. Returns the digest of what is
+ * armed, read under the lock. All of it is one message: every further one is a way to the server and back for all who wait.
  */
 async function lockGuard(
   context: AttemptContext,
   budget: Budget,
-  { begin, lockMs }: GuardLock,
-): Promise<readonly TableRef[]> {
+  { begin, guard }: GuardLock,
+): Promise<string | undefined> {
   const { request, sessions } = context;
   const client = sessions.authority;
   const lock = guardLock(request.from);
-  const unarmed = await unarmedStatement(context);
   let first = begin;
   for (let pause = 5; ; pause = Math.min(50, pause * 2)) {
     const left = budget.left("the guard's lock");
     const tries = [
-      `set local lock_timeout = ${Math.min(lockMs, left)}`,
+      `set local lock_timeout = ${Math.min(guard.lockMs, left)}`,
       `select pg_advisory_xact_lock(${lock.classId}, ${lock.objectId})`,
       // What is left is less now; a paused controller must have lost its locks when the budget is over.
       timeoutSinceSql(left),
-      unarmed,
+      guard.digestSql,
     ];
     try {
       const results = await client.query([...first, ...tries].join(";\n"));
-      return (results as unknown as readonly { rows: TableRef[] }[]).at(-1)?.rows ?? [];
+      return (results as unknown as readonly { rows: { digest: string }[] }[]).at(-1)?.rows[0]
+        ?.digest;
     } catch (error) {
       // 57014: the statement_timeout, which is what is left of the budget.
       if (!isBusy(error) && sqlState(error) !== "57014") throw asStale(error);

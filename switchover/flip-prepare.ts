@@ -4,7 +4,8 @@ import { CrossfadeError } from "../config/errors.ts";
 import { SIDES, directionFrom } from "../config/words.ts";
 import type { Side } from "../config/words.ts";
 import { arm } from "../store/postgres/guard.ts";
-import { unarmedSql } from "../store/postgres/guard-tables.ts";
+import { guardDigestSql, guardedTables, unarmedSql } from "../store/postgres/guard-tables.ts";
+import type { TableRef } from "../store/postgres/guard-tables.ts";
 import { describeBlockers, lockBlockers } from "../store/postgres/lock-holders.ts";
 import { guardLock } from "../store/postgres/locks.ts";
 import { planRaise, raiseSequences } from "../store/postgres/sequences.ts";
@@ -18,7 +19,7 @@ import {
   writeDirectionSql,
 } from "../store/postgres/state.ts";
 import type { Attempt } from "../store/postgres/state.ts";
-import { prepareForBatch } from "../store/postgres/statement.ts";
+import { prepareForBatch, runPrepared } from "../store/postgres/statement.ts";
 import { writeFence } from "../store/postgres/trigger-feed.ts";
 import { examine } from "./flip-decide.ts";
 import { limitsOf, reached, readFacts } from "./flip-sessions.ts";
@@ -90,8 +91,16 @@ export async function beginAttempt(
 /** What the preparation found out for the time of the hold. */
 export interface Prepared {
   readonly sequences: RaisePlan;
-  /** How long the guard's lock may be asked for. */
-  readonly guardLockMs: number;
+  readonly guard: PreparedGuard;
+}
+
+/** How the guard is taken. */
+export interface PreparedGuard {
+  /** How long its lock may be asked for. */
+  readonly lockMs: number;
+  /** Reads a digest of the catalogs, which is this as long as all tables of the authority are armed as they were. */
+  readonly digestSql: string;
+  readonly digest: string;
 }
 
 /** Throws when nobody wants the attempt any more. Only before its decision. */
@@ -125,12 +134,12 @@ export async function prepare(context: AttemptContext): Promise<Prepared> {
     return plan;
   });
   mustGoOn(context);
-  const guardLockMs = await warm(context, sequences);
+  const guard = await warm(context, sequences);
   await steps.run("lag", async () => {
     await waitForWriters(context, deadline);
     await waitForMirror(context, deadline);
   });
-  return { sequences, guardLockMs };
+  return { sequences, guard };
 }
 
 /** Writers of the authority queue behind us at most this long, and always less than its `deadlock_timeout`. */
@@ -139,9 +148,8 @@ const GUARD_LOCK_MS = 250;
 /**
  * Has each session do once what it will do while the app waits: the first time it compiles, plans and looks up in the
  * catalogs, which takes longer than all the rest. What is changed here is rolled back in the same message.
- * Returns how long the guard's lock may be asked for.
  */
-async function warm(context: AttemptContext, plan: RaisePlan): Promise<number> {
+async function warm(context: AttemptContext, plan: RaisePlan): Promise<PreparedGuard> {
   const { request, attempt, epoch, sessions } = context;
   const { from, to } = request;
   const rehearse = async (client: pg.Client, side: Side) => {
@@ -169,23 +177,50 @@ async function warm(context: AttemptContext, plan: RaisePlan): Promise<number> {
   };
   await rehearse(sessions.authority, from);
   await rehearse(sessions.other, to);
-  await sessions.authority.query(await unarmedStatement(context));
+  const armed = await digestOfArmed(context);
   await raiseSequences({ ...raiseOptions(context), maxima: "indexed", plan });
   // In a circle with two of the app's transactions it is us who step aside.
   const { rows } = await sessions.authority.query<{ ms: string }>(
     "select setting as ms from pg_settings where name = 'deadlock_timeout'",
   );
-  return Math.max(1, Math.min(GUARD_LOCK_MS, Math.floor(Number(rows[0]?.ms ?? 1_000) / 2)));
+  const half = Math.floor(Number(rows[0]?.ms ?? 1_000) / 2);
+  return { ...armed, lockMs: Math.max(1, Math.min(GUARD_LOCK_MS, half)) };
 }
 
-/** Reads the tables of the authority without an armed guard; planned once, before the hold. */
-export async function unarmedStatement({
+/** The digest is read first, so that what changes between the two readings changes it. */
+async function digestOfArmed(
+  context: AttemptContext,
+): Promise<Pick<PreparedGuard, "digestSql" | "digest">> {
+  const { deps, request, sessions } = context;
+  const { authority } = sessions;
+  const found = await guardedTables(authority, request.from, deps.sides[request.from].tables);
+  const digestSql = `execute ${await prepareForBatch(authority, guardDigestSql(found))}`;
+  const { rows } = await authority.query<{ digest: string }>(digestSql);
+  mustBeArmed(request.from, await unarmedTables(context));
+  return { digestSql, digest: rows[0]?.digest ?? "" };
+}
+
+/** The tables of the authority without an armed guard. */
+export async function unarmedTables({
   deps,
   request,
   sessions,
-}: AttemptContext): Promise<string> {
+}: AttemptContext): Promise<readonly TableRef[]> {
   const { tables } = deps.sides[request.from];
-  return `execute ${await prepareForBatch(sessions.authority, unarmedSql(request.from, tables))}`;
+  const { rows } = await sessions.authority.query<TableRef>(unarmedSql(request.from, tables));
+  return rows;
+}
+
+export function mustBeArmed(side: Side, unarmed: readonly TableRef[]): void {
+  if (unarmed.length === 0) return;
+  const names = unarmed.map((table) => `${table.schema}.${table.name}`).join(", ");
+  throw new CrossfadeError(
+    "REFUSED",
+    `tables of the ${side} side without an armed guard: ${names}`,
+    {
+      hint: "They were added, or their trigger was disabled, since the preparation. Try again.",
+    },
+  );
 }
 
 export function raiseOptions(
@@ -265,8 +300,9 @@ export async function fencePassed(
   const deadline = performance.now() + ms;
   for (;;) {
     mustGoOn(context);
-    const { rows } = await sessions.other.query<{ passed: number }>(
-      "select 1 as passed from crossfade.position where direction = $1 and epoch = $2 and fence >= $3::bigint",
+    const rows = await runPrepared(
+      sessions.other,
+      "select 1 from crossfade.position where direction = $1 and epoch = $2::int and fence >= $3::bigint",
       [directionFrom(request.from), epoch, fence.toString()],
     );
     if (rows.length > 0) return true;

@@ -140,7 +140,7 @@ async function cross(
     );
   };
   await timed("hold", () => hold(context, budget, progress));
-  await timed("guard", () => takeGuard(context, budget, prepared.guardLockMs));
+  await timed("guard", () => takeGuard(context, budget, prepared.guard));
   await timed("fence", () => passFence(context, budget));
   await timed("sequences-again", () => raiseAgain(context, prepared.sequences));
   await timed("switch", () => switchOther(context, budget));

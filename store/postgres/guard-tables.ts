@@ -10,6 +10,7 @@ export interface TableRef {
 
 /** A table that needs a guard of its own, and what it has. */
 export interface GuardedTable extends TableRef {
+  readonly oid: string;
   /** Quoted, schema-qualified. */
   readonly sql: string;
   readonly hasStatementTrigger: boolean;
@@ -23,6 +24,7 @@ export interface GuardedTable extends TableRef {
 }
 
 interface RawGuarded {
+  oid: string | null;
   position: string | null;
   schema: string | null;
   name: string | null;
@@ -71,6 +73,21 @@ export function unarmedSql(side: Side, tables: readonly TableRef[]): string {
     where cf.name is null or cf.statement_state is null or cf.all_always <> '1' or (cf.partitioned = '1' and cf.row_state is null)`;
 }
 
+/**
+ * The statement that reads a digest of what `guardedTables` looks at, for tables that it has found: while it stays the same, so does
+ * what was found. For a look under the guard's lock, where everybody waits: with 100 tables it takes a third of the time.
+ */
+export function guardDigestSql(found: readonly GuardedTable[]): string {
+  const list = `'{${found.map(({ oid }) => Number(oid)).join(",")}}'::oid[]`;
+  const schemas = [...new Set(found.map(({ schema }) => schema))].map(literal).join(", ");
+  const digest = (xmin: string, row: string) => `bit_xor(hashtextextended(${xmin}::text, ${row}))`;
+  return `select concat_ws('|',
+    (select ${digest("n.xmin", "n.oid::int8")} from pg_namespace n where n.nspname in (${schemas})),
+    (select ${digest("c.xmin", "c.oid::int8")} from pg_class c where c.oid = any(${list})),
+    (select ${digest("g.xmin", "g.oid::int8")} from pg_trigger g where g.tgrelid = any(${list})),
+    (select ${digest("i.inhrelid", "i.inhparent::int8")} from pg_inherits i where i.inhparent = any(${list}))) as digest`;
+}
+
 function toGuarded(row: RawGuarded): GuardedTable {
   const schema = row.schema ?? "";
   const name = row.name ?? "";
@@ -78,6 +95,7 @@ function toGuarded(row: RawGuarded): GuardedTable {
   const hasRowTrigger = row.row_state !== null;
   const partitioned = row.partitioned === "1";
   return {
+    oid: row.oid ?? "",
     schema,
     name,
     sql: relation(schema, name),
@@ -103,7 +121,7 @@ with recursive mapped as (
 ), member as (
   select oid, max(depth) as depth, min(position) as position from tree group by oid
 )
-select m.position::text, n.nspname as schema, c.relname as name,
+select m.oid::text, m.position::text, n.nspname as schema, c.relname as name,
   s.tgenabled::text as statement_state, r.tgenabled::text as row_state,
   (c.relkind = 'p')::int::text as partitioned, m.depth::text,
   coalesce((select bool_and(g.tgenabled = 'A') from pg_trigger g where g.tgrelid = c.oid and g.tgfoid = f.oid), false)::int::text as all_always,

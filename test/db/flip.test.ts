@@ -296,17 +296,29 @@ describe.each([
     });
   });
 
-  test("a table whose guard was disabled behind our back stops the flip", async () => {
+  test.each([
+    [
+      "a table whose guard was disabled",
+      "alter table notes disable trigger crossfade_guard",
+      "notes",
+      "",
+    ],
+    [
+      "a table that was added below one",
+      "create table more () inherits (notes)",
+      "more",
+      "drop table more",
+    ],
+  ])("%s behind our back stops the flip", async (_, change, table, undo) => {
+    const onOld = (text: string) => withApp(config, "old", (client) => client.query(text));
     const deps = flipDeps(config, {
       failpoint: async (name) => {
-        if (name === "lag")
-          await withApp(config, "old", (client) =>
-            client.query("alter table notes disable trigger crossfade_guard"),
-          );
+        if (name === "lag") await onOld(change);
       },
     });
     const receipt = await runFlip(deps, request("flip", "old"));
+    await onOld(undo);
     expect(receipt.ok).toBe(false);
-    expect(receipt.why).toMatch(/without an armed guard: .*notes/);
+    expect(receipt.why).toMatch(new RegExp(`without an armed guard: .*${table}`));
   });
 });
