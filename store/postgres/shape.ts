@@ -111,17 +111,21 @@ export async function prepareGuard(
   return batchStatement(client, sql, [token]);
 }
 
-/** The numbers stand in the text: as a parameter they would have it planned again each time, at four times the cost. */
+/**
+ * The numbers stand in the text: as a parameter they would have it planned again each time, at four times the cost. A digest for
+ * each catalog that no order of its rows changes: sorting 2,000 columns took half of the time.
+ */
 function tokenSql(oids: readonly string[]): string {
   const list = `'{${oids.map(Number).join(",")}}'::oid[]`;
+  const digest = (xmin: string, row: string) => `bit_xor(hashtextextended(${xmin}::text, ${row}))`;
   return `
-select md5(concat_ws('|',
-  (select string_agg(c.oid || ':' || c.xmin, ',' order by c.oid) from pg_class c where c.oid = any(${list})),
-  (select string_agg(a.xmin::text, ',' order by a.attrelid, a.attnum) from pg_attribute a where a.attrelid = any(${list}) and a.attnum > 0),
-  (select string_agg(g.oid || ':' || g.xmin, ',' order by g.oid) from pg_trigger g where g.tgrelid = any(${list})),
-  (select string_agg(x.indexrelid || ':' || x.xmin, ',' order by x.indexrelid) from pg_index x where x.indrelid = any(${list})),
-  (select string_agg(r.oid || ':' || r.xmin, ',' order by r.oid) from pg_publication_rel r where r.prrelid = any(${list})),
-  (select string_agg(i.inhrelid || ':' || i.inhparent, ',' order by i.inhrelid, i.inhparent) from pg_inherits i where i.inhparent = any(${list}))))`;
+select concat_ws('|',
+  (select ${digest("c.xmin", "c.oid::int8")} from pg_class c where c.oid = any(${list})),
+  (select ${digest("a.xmin", "a.attrelid::int8 * 4096 + a.attnum")} from pg_attribute a where a.attrelid = any(${list}) and a.attnum > 0),
+  (select ${digest("g.xmin", "g.oid::int8")} from pg_trigger g where g.tgrelid = any(${list})),
+  (select ${digest("x.xmin", "x.indexrelid::int8")} from pg_index x where x.indrelid = any(${list})),
+  (select ${digest("r.xmin", "r.oid::int8")} from pg_publication_rel r where r.prrelid = any(${list})),
+  (select ${digest("i.inhrelid", "i.inhparent::int8")} from pg_inherits i where i.inhparent = any(${list})))`;
 }
 
 /**
