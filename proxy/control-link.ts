@@ -19,8 +19,11 @@ import type { Acknowledgement, Passed, RoutingSource, RoutingState } from "./por
 import { wantedShare } from "./route.ts";
 import type { SidecarStats } from "./stats-types.ts";
 
-/** A beat follows what a message has said already: not while a flip waits for others, who need the same servers. */
-const AFTER_MESSAGE_MS = 50;
+/**
+ * A beat follows what a message has said already, or what nobody waits for while writes are held: it takes a commit, and those
+ * whom a flip waits for need the same servers.
+ */
+const AFTER_MESSAGE_MS = 200;
 /** How often to look whether the link still stands. */
 const LINK_MS = 250;
 /** A control store that does not answer by then is taken to be away at start. */
@@ -142,8 +145,10 @@ export class ControlLink implements RoutingSource {
   async acknowledge(acknowledgement: Acknowledgement): Promise<void> {
     const before = this.#acknowledgement;
     this.#acknowledgement = acknowledgement;
-    if (isAwaited(acknowledgement, before) && this.#tellAtOnce(acknowledgement))
-      this.#beating.wakeIn(AFTER_MESSAGE_MS);
+    const isSaid = isAwaited(acknowledgement, before)
+      ? this.#tellAtOnce(acknowledgement)
+      : this.#state?.hold != null;
+    if (isSaid) this.#beating.wakeIn(AFTER_MESSAGE_MS);
     else this.#beating.wake();
     await this.#untilHeardOf();
   }
@@ -171,7 +176,8 @@ export class ControlLink implements RoutingSource {
 
   report(stats: SidecarStats): void {
     this.#stats = stats;
-    this.#beating.wake();
+    if (this.#state?.hold == null) this.#beating.wake();
+    else this.#beating.wakeIn(AFTER_MESSAGE_MS);
   }
 
   /**

@@ -30,6 +30,13 @@ type Said = Pick<SidecarSeen, "id" | "epoch" | "holdAttempt">;
 export function openFleet(store: ControlStore, listener: Listener): Fleet {
   /** The row as the hold left it: what is recorded next is based on it, and is in time if nobody has changed it since. */
   let known: Migration | undefined;
+  /** Listens since before the epoch was recorded: a sidecar may answer sooner than that is known here. */
+  let epochAnswers: Answers | undefined;
+  const answersOf = (epoch: number) => {
+    epochAnswers?.[Symbol.dispose]();
+    epochAnswers = new Answers(store, listener, (said) => said.epoch >= epoch);
+    return epochAnswers;
+  };
   return {
     async hold({ attempt, leaseMs, waitMs }) {
       const started = performance.now();
@@ -43,10 +50,13 @@ export function openFleet(store: ControlStore, listener: Listener): Fleet {
         );
       return await answers.untilAll(waitMs - (performance.now() - started));
     },
-    publish: (news) => publish(store, news, known),
+    async publish(news) {
+      if (news.isAwaited === true) answersOf(news.epoch);
+      await publish(store, news, known);
+    },
     async awaitEpoch(epoch, ms) {
-      const ready = (said: Said) => said.epoch >= epoch;
-      using answers = new Answers(store, listener, ready);
+      using answers = epochAnswers ?? answersOf(epoch);
+      epochAnswers = undefined;
       return await answers.untilAll(ms);
     },
     release: (attempt) => releaseWrites(store, attempt),

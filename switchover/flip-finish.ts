@@ -147,7 +147,7 @@ async function publish(deps: FinishDeps, { attempt, phase }: Finish): Promise<vo
     }
   };
   const { to: authority, epoch } = attempt;
-  const news = { authority, epoch, phase, mustBeNewest };
+  const news = { authority, epoch, phase, mustBeNewest, isAwaited: true };
   try {
     await within(FLEET_MS, "the control store", deps.fleet.publish(news));
   } catch (cause) {

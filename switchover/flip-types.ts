@@ -67,6 +67,8 @@ export interface Publication {
    * hold: whoever overtakes changes the row, so that a row unchanged since the hold says the same.
    */
   readonly mustBeNewest?: () => Promise<void>;
+  /** `awaitEpoch` follows. */
+  readonly isAwaited?: boolean;
 }
 
 /** What the sidecars measured while they held writes for an attempt. */

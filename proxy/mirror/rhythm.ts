@@ -20,8 +20,15 @@ export function gatherFor(changes: number, lagMs: number): number {
   return Math.min(BUSY.mostMs, BUSY.gatherMs + changes * BUSY.perChangeMs);
 }
 
+/**
+ * While writes are held the fence comes, whose message ends the wait, and little else: looking for it would take time from those
+ * whom the writes wait for.
+ */
+const HELD_MS = 20;
+
 /** How long to wait before looking again, ms: by how long the log has been empty, and how long it took to see that. */
-export function quietFor(emptyMs: number, tookMs: number): number {
+export function quietFor(emptyMs: number, tookMs: number, isHeld = false): number {
+  if (isHeld) return HELD_MS;
   return Math.max(patience(emptyMs), Math.min(REST.mostMs, REST.times * tookMs));
 }
 

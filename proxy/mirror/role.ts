@@ -351,7 +351,8 @@ class MirrorRole {
           lookedAt = performance.now();
         }
         this.#stats = { ...without(this.#stats, "why"), state: "running", lag_ms: 0 };
-        await this.#running.sleep(quietFor(performance.now() - busyAt, tookMs));
+        const isHeld = this.#state.current?.hold !== undefined;
+        await this.#running.sleep(quietFor(performance.now() - busyAt, tookMs, isHeld));
         continue;
       }
       busyAt = performance.now();

@@ -12,6 +12,8 @@ export type StateHandler = (now: Migration, before: Migration | undefined) => vo
 const POLL_MS = 1_000;
 /** A row that a notification brought is read again after so long: in the middle of a flip everybody would read at once. */
 const CONFIRM_MS = 50;
+/** After one that holds writes: by then most flips are over. */
+const CONFIRM_HOLD_MS = 200;
 /** Older than this and the last read says nothing about now. */
 const FRESH_MS = 3_000;
 
@@ -131,7 +133,7 @@ export class StateWatcher {
       this.#running.wake();
       return;
     }
-    this.#running.wakeIn(CONFIRM_MS);
+    this.#running.wakeIn(pushed.hold === undefined ? CONFIRM_MS : CONFIRM_HOLD_MS);
     if (pushed.version <= current.version) return;
     this.#pushedAt = performance.now();
     this.#accept(pushed);

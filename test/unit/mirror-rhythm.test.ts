@@ -14,6 +14,10 @@ test("looking takes a third of the source's time at most; one look that took ver
   expect(quietFor(0, 30_000)).toBe(100);
 });
 
+test("while writes are held the mirror waits for the message of the fence", () => {
+  expect(quietFor(0, 0.1, true)).toBe(20);
+});
+
 test("few changes are followed at once; the more there were, the more are let gather, for a tenth of a second at most", () => {
   expect([0, 1, 3].map((changes) => gatherFor(changes, 0))).toEqual([0, 0, 0]);
   const waits = [4, 10, 100, 500, 5_000].map((changes) => gatherFor(changes, 100));
