@@ -16,8 +16,8 @@ export async function awaitFence(context: SyncContext, timeoutMs = 60_000): Prom
   for (;;) {
     const [row] = await run(
       context.target,
-      "select (read >= $2::bigint)::text from crossfade.position where direction = $1",
-      [context.compiled.direction, fence.toString()],
+      "select (read >= $2::bigint)::text from crossfade.position where direction = $1 and epoch = $3::int",
+      [context.compiled.direction, fence.toString(), context.epoch],
     );
     if (row?.[0] === "true") return;
     if (performance.now() > deadline) {

@@ -82,9 +82,3 @@ export function isDecided(attempt: Attempt, facts: Facts): boolean {
   const reached = (row: StateRow) => row.epoch >= attempt.epoch && row.direction === direction;
   return facts[attempt.from].closed || reached(facts.old.row) || reached(facts.new.row);
 }
-
-/** Pure. The side whose open guard is the leftover of a failover or restore; undefined unless both are open. */
-export function staleSide(facts: Facts): Side | undefined {
-  if (facts.old.closed || facts.new.closed) return undefined;
-  return otherSide(sourceOf(newerRow(facts.old.row, facts.new.row).direction));
-}

@@ -4,17 +4,17 @@ import { CrossfadeError } from "../config/errors.ts";
 import { SIDES, directionFrom, otherSide } from "../config/words.ts";
 import type { Side } from "../config/words.ts";
 import { arm } from "../store/postgres/guard.ts";
-import { directionLock } from "../store/postgres/locks.ts";
+import { voidPositionSql } from "../store/postgres/identity.ts";
+import { directionLock, guardLock } from "../store/postgres/locks.ts";
 import { changeFenced, writeAttemptSql, writeDirectionSql } from "../store/postgres/state.ts";
 import type { Attempt } from "../store/postgres/state.ts";
-import { examine, isDecided, staleSide } from "./flip-decide.ts";
+import { examine, isDecided } from "./flip-decide.ts";
 import type { Facts } from "./flip-decide.ts";
 import { armFollower, endAttempt, finish, release, tidy } from "./flip-finish.ts";
 import {
   KeptSessions,
   closeBoth,
   isBusy,
-  isStale,
   onSide,
   openBoth,
   reached,
@@ -30,6 +30,8 @@ const RAISE_LOCK_MS = 1_000;
 const RAISE_MS = 60_000;
 const CLOSE_LOCK_MS = 2_000;
 const ARM_MS = 30_000;
+/** Writers queue behind us for at most so long, and always less than their `deadlock_timeout`. */
+const GUARD_LOCK_MS = 250;
 
 /** The numbers a process has taken for one try; a recovery that is repeated adds to them. */
 export type Claim = Set<number>;
@@ -72,7 +74,7 @@ async function resolve(deps: FinishDeps, found: Found, steps: StepRecorder): Pro
   }
   const { attempt, facts } = found;
   return isDecided(attempt, facts)
-    ? goForward(deps, attempt, steps)
+    ? goForward(deps, { attempt, facts, steps })
     : undo(deps, { attempt, facts, steps });
 }
 
@@ -146,11 +148,15 @@ async function raiseSide(
   }
 }
 
+interface Resolve {
+  readonly attempt: Attempt;
+  /** Read after the attempt was committed on both sides. */
+  readonly facts: Facts;
+  readonly steps: StepRecorder;
+}
+
 /** The guard was never closed, so no write was refused and no row moved: only the marks of the attempt are taken back. */
-async function undo(
-  deps: FinishDeps,
-  { attempt, facts, steps }: { attempt: Attempt; facts: Facts; steps: StepRecorder },
-): Promise<Recovery> {
+async function undo(deps: FinishDeps, { attempt, facts, steps }: Resolve): Promise<Recovery> {
   await steps.run("undo", () => release(deps, attempt.number));
   await endAttempt(deps, attempt, steps, attempt.from);
   return {
@@ -161,15 +167,20 @@ async function undo(
   };
 }
 
-/** The decision has fallen: repeats everything from the close on, setting and never incrementing. */
-async function goForward(
-  deps: FinishDeps,
-  attempt: Attempt,
-  steps: StepRecorder,
-): Promise<Recovery> {
+/**
+ * The decision has fallen: repeats everything from the close on, setting and never incrementing. A side that went back in time is
+ * copied again as a whole: it may have taken writes of its own, and forgotten some.
+ */
+async function goForward(deps: FinishDeps, { attempt, facts, steps }: Resolve): Promise<Recovery> {
   const { number, from, to, epoch } = attempt;
   const direction = directionFrom(to);
   const expected = { attempt: number };
+  const isBack = wentBack(attempt, facts);
+  if (isBack)
+    deps.log.error(
+      { side: from, epoch: facts[from].row.epoch },
+      `the ${from} side went back in time: it is closed, and everything copied to it again`,
+    );
   await steps.run("close-again", () =>
     untilDone(
       deps,
@@ -180,7 +191,9 @@ async function goForward(
             side: from,
             expected,
             lockTimeoutMs: CLOSE_LOCK_MS,
-            change: `${writeDirectionSql(from, direction, epoch)}; select setval('crossfade.guard_${from}', 1)`,
+            change: [...(isBack ? [voidPositionSql(direction)] : []), ...closeAgainSql(from)].join(
+              ";\n",
+            ),
           }),
         ),
     ),
@@ -197,6 +210,22 @@ async function goForward(
       await onSide(deps, from, (client) => arm(client, change), ARM_MS * 2);
       await deps.ensureFeed(to);
     }),
+  );
+  // Only now: a mirror that finds both rows alike begins, and nobody else may be writing then.
+  await steps.run("turn-again", () =>
+    untilDone(
+      deps,
+      `turning the ${from} side (no side takes writes until the flip is through)`,
+      () =>
+        onSide(deps, from, (client) =>
+          changeFenced(client, {
+            side: from,
+            expected,
+            lockTimeoutMs: CLOSE_LOCK_MS,
+            change: writeDirectionSql(from, direction, epoch),
+          }),
+        ),
+    ),
   );
   const lock = directionLock(to);
   await steps.run("switch-again", () =>
@@ -219,40 +248,25 @@ async function goForward(
 }
 
 /**
- * For the mirror and the controller, at every start and change of timeline, before anything is synced: if a failover or a
- * restore brought a closed side back open, so that both take writes, the one with the lower epoch is closed. Returns it.
- * `recover` then brings the rest in order.
+ * The lock is waited for as briefly as in a flip. Nobody has it where the decision was interrupted; a side that came back open has
+ * writers, and what they commit must not come after what is synced to it.
  */
-export async function closeStaleGuard(deps: SideDeps): Promise<Side | undefined> {
-  const clients = await openBoth(deps);
-  try {
-    const facts = await readFacts(clients);
-    const side = staleSide(facts);
-    if (side === undefined) return undefined;
-    const { attempt, epoch } = facts[side].row;
-    const tables = deps.sides[side].tables;
-    deps.log.error(
-      { side, epoch },
-      `both sides take writes: closing the ${side} side, whose epoch ${epoch} is the older one`,
-    );
-    // The check of the open guard, under the row's lock, also tells a flip that went on between the two readings.
-    await changeFenced(clients[side], {
-      side,
-      expected: { attempt, epoch, guardOpen: true },
-      lockTimeoutMs: CLOSE_LOCK_MS,
-      change: `select setval('crossfade.guard_${side}', 1)`,
-    });
-    await arm(clients[side], { side, tables, attempt, timeoutMs: ARM_MS });
-    return side;
-  } catch (error) {
-    if (isStale(error)) return undefined;
-    throw error;
-  } finally {
-    await closeBoth(clients);
-  }
+function closeAgainSql(from: Side): string[] {
+  const { classId, objectId } = guardLock(from);
+  return [
+    `select set_config('lock_timeout', least(${GUARD_LOCK_MS}, extract(epoch from current_setting('deadlock_timeout')::interval) * 500)::int::text, true)`,
+    `select pg_advisory_xact_lock(${classId}, ${objectId})`,
+    `select setval('crossfade.guard_${from}', 1)`,
+  ];
 }
 
-/** Whether the sides are in order right now, without changing anything: for gates and `status`. */
+/** Pure. Whether a restore or failover set `from` back: it closed and turned before `to` did, and that was on its disk. */
+function wentBack({ from, to, epoch }: Attempt, facts: Facts): boolean {
+  const turned = (side: Side) => facts[side].row.epoch >= epoch;
+  return !facts[from].closed || (turned(to) && !turned(from));
+}
+
+/** Whether the sides are in order right now, without changing anything. */
 export async function sidesAgree(deps: SideDeps): Promise<boolean> {
   const clients = await openBoth(deps);
   try {

@@ -34,6 +34,7 @@ export const RECOVERY_STEPS = [
   "undo",
   "close-again",
   "arm-again",
+  "turn-again",
   "switch-again",
 ] as const;
 export type RecoveryStep = (typeof RECOVERY_STEPS)[number];

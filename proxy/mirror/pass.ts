@@ -276,8 +276,10 @@ export class Passes {
 
   /**
    * A fence counts as passed only while no key before it is deferred or quarantined; the highest one read is kept
-   * too, and counts as soon as they are healed or accepted. Whoever waits reads either here, so a commit that moves one waits
-   * for the disk. Any other is seen first and flushed afterwards: a crash in between takes rows and position back together.
+   * too, and counts as soon as they are healed or accepted. Each epoch begins with none: a side that came back from a restore
+   * gives numbers again that were passed before, and the fence that a flip waits for must not be one of them. Whoever waits reads
+   * either here, so a commit that moves one waits for the disk. Any other is seen first and flushed afterwards: a crash in
+   * between takes rows and position back together.
    * The row is looked for where the last pass put it: while an old snapshot is open, its key leads to the versions of every pass since.
    */
   async #positionSql(batch: FeedBatch): Promise<string> {
@@ -287,14 +289,16 @@ export class Passes {
     const name = await prepareForBatch(
       target,
       `with cf_before as (
-         select ctid as place, fence, read from crossfade.position where ctid = coalesce(
+         select ctid as place, epoch, case when epoch = $1 then fence else 0 end as fence, case when epoch = $1 then read else 0 end as read
+         from crossfade.position where ctid = coalesce(
            (select ctid from crossfade.position where ctid = $3 and direction = '${direction}'),
            (select ctid from crossfade.position where direction = '${direction}')))
-       update crossfade.position as p set epoch = $1, pass = pass + 1, ${lsn} read = greatest(p.read, $2),
+       update crossfade.position as p set epoch = $1, pass = p.pass + 1, ${lsn} read = greatest(cf_before.read, $2),
          fence = case when exists (select from crossfade.quarantine where direction = '${direction}' and state <> 'accepted')
-                 then p.fence else greatest(p.read, $2) end
+                 then cf_before.fence else greatest(cf_before.read, $2) end
        from cf_before where p.ctid = cf_before.place returning p.fence::text, p.pass::text,
-         case when cf_before.fence < p.fence or cf_before.read < p.read then set_config('synchronous_commit', 'on', true) end,
+         case when cf_before.epoch <> p.epoch or cf_before.fence < p.fence or cf_before.read < p.read
+              then set_config('synchronous_commit', 'on', true) end,
          p.ctid::text`,
       ["int", "bigint", "tid", ...(batch.position === undefined ? [] : ["pg_lsn"])],
     );

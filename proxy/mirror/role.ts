@@ -3,7 +3,13 @@ import type pg from "pg";
 import { CrossfadeError, messageOf } from "../../config/errors.ts";
 import { type Log, RunningState } from "../../config/lifecycle.ts";
 import type { Plan } from "../../config/plan-types.ts";
-import { type Direction, directionFrom, type Phase, sourceOf } from "../../config/words.ts";
+import {
+  type Direction,
+  directionFrom,
+  type Phase,
+  sourceOf,
+  targetOf,
+} from "../../config/words.ts";
 import { listen, type Listener } from "../../store/control/listen.ts";
 import { readMigration, setMigration } from "../../store/control/migration.ts";
 import {
@@ -20,6 +26,7 @@ import {
 } from "../../store/control/workers.ts";
 import { openEngine } from "../../store/postgres/engine.ts";
 import { logChannel } from "../../store/postgres/follow-schema.ts";
+import { guardIsClosed } from "../../store/postgres/guard.ts";
 import { endLeader, endSessionsOf, tryLead } from "../../store/postgres/leader.ts";
 import { MIRROR_LOCK } from "../../store/postgres/locks.ts";
 import { applicationName, closeSession, openSession } from "../../store/postgres/session.ts";
@@ -210,7 +217,10 @@ class MirrorRole {
     return false;
   }
 
-  /** The direction both databases agree on, or undefined in the middle of a flip. */
+  /**
+   * The direction both databases agree on, or undefined in the middle of a flip, and while the side to follow takes writes of its
+   * own: a restore or failover brought it back so, and the controller closes it.
+   */
   async #agreedDirection(
     leader: pg.Client,
   ): Promise<{ direction: Direction; epoch: number } | undefined> {
@@ -223,6 +233,8 @@ class MirrorRole {
       const [a, b] = [await findState(old, "old"), await findState(leader, "new")];
       if (a === undefined || b === undefined || a.direction !== b.direction || a.epoch !== b.epoch)
         return undefined;
+      const follower = targetOf(a.direction);
+      if (!(await guardIsClosed(follower === "old" ? old : leader, follower))) return undefined;
       return { direction: a.direction, epoch: a.epoch };
     } finally {
       await closeSession(old);
@@ -237,7 +249,7 @@ class MirrorRole {
         state: "waiting",
         why:
           agreed === undefined
-            ? "the sides are not installed, or a flip is under way"
+            ? "the sides are not installed, a flip is under way, or both take writes"
             : "the plan has no reverse mapping",
       };
       await this.#running.sleep(20);

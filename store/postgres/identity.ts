@@ -1,7 +1,8 @@
 import type pg from "pg";
 import type { Direction } from "../../config/words.ts";
-import { confirmedSequence } from "./follow-schema.ts";
+import { confirmedSequence, logTable } from "./follow-schema.ts";
 import type { CompiledDirection } from "./mapping.ts";
+import { literal } from "./quote.ts";
 import { run } from "./statement.ts";
 
 /** What tells one incarnation of a server from another. */
@@ -22,7 +23,7 @@ async function readIdentity(client: pg.ClientBase): Promise<SourceIdentity> {
 
 /**
  * Compares what the target remembers of the source with what the source is and remembers (DESIGN §2.4). Returns why
- * there is a gap — the target was restored, or the source failed over — or undefined. Remembers the source's identity
+ * there is a gap — one of them was restored, or the source failed over — or undefined. Remembers the source's identity
  * on the first call.
  */
 export async function findGap(
@@ -36,12 +37,14 @@ export async function findGap(
   const [row] = await run(
     target,
     `update crossfade.position set source_system = coalesce(source_system, $2), source_timeline = coalesce(source_timeline, $3)
-     where direction = $1 returning source_system, source_timeline, pass::text`,
+     where direction = $1 returning source_system, source_timeline, pass::text, read::text`,
     [direction, now.system, now.timeline],
   );
   if (row === undefined)
     return `the ${compiled.target} database has no position for ${direction}: it was restored from before the migration`;
-  const [system, timeline, pass] = row;
+  const [system, timeline, pass, read] = row;
+  if (system === VOID)
+    return `the ${compiled.target} database went back in time: its epoch was lower than it had been, or its guard open`;
   if (system !== now.system)
     return `the ${compiled.source} database is another server now (system identifier ${now.system}, was ${system})`;
   if (timeline !== now.timeline)
@@ -49,7 +52,22 @@ export async function findGap(
   const confirmed = await lastConfirmed(source, direction);
   if (confirmed > BigInt(pass ?? 0))
     return `the ${compiled.target} database went back in time (pass ${pass}, but ${confirmed} was confirmed)`;
+  // A fence is on the disk before anybody reads it, and its number is never given again but by a log that went back.
+  const [log] = await run(
+    source,
+    `select (case when is_called then last_value else 0 end)::text from ${logTable(compiled.source)}_id`,
+  );
+  if (BigInt(read ?? 0) > BigInt(log?.[0] ?? 0))
+    return `the ${compiled.source} database went back in time (its log ends at ${log?.[0]}, but fence ${read} was read)`;
   return undefined;
+}
+
+/** Instead of a system identifier: what the target has is not what it was told. */
+const VOID = "";
+
+/** The statement, for the target, that makes the next mirror of this direction find a gap and copy every table again. */
+export function voidPositionSql(direction: Direction): string {
+  return `update crossfade.position set source_system = ${literal(VOID)} where direction = ${literal(direction)}`;
 }
 
 /** Takes the source as it is now: after a gap was found, and everything is to be copied again. */

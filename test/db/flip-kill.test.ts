@@ -32,6 +32,7 @@ const RECOVER_FORWARD: readonly FlipFailpoint[] = [
   "raise",
   "close-again",
   "arm-again",
+  "turn-again",
   "switch-again",
   "open",
   "publish",

@@ -1,16 +1,20 @@
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import type pg from "pg";
+import { afterAll, beforeAll, beforeEach, describe, expect, onTestFinished, test } from "vitest";
 import { CrossfadeError } from "../../config/errors.ts";
 import type { Direction, Side } from "../../config/words.ts";
+import { compilePlan } from "../../store/postgres/engine.ts";
+import { findGap } from "../../store/postgres/identity.ts";
+import { closeSession } from "../../store/postgres/session.ts";
 import type { StateRow } from "../../store/postgres/state.ts";
-import { examine, isDecided, staleSide } from "../../switchover/flip-decide.ts";
+import { examine, isDecided } from "../../switchover/flip-decide.ts";
 import type { Facts } from "../../switchover/flip-decide.ts";
-import { closeStaleGuard, recover, sidesAgree } from "../../switchover/flip-recover.ts";
+import { recover, sidesAgree } from "../../switchover/flip-recover.ts";
 import { runFlip } from "../../switchover/flip.ts";
 import type { FlipDeps, FlipFailpoint } from "../../switchover/flip-types.ts";
 import { createDatabasePair } from "../support/databases.ts";
 import { FlipArena, away } from "../support/flip-arena.ts";
-import { flipDeps, withApp } from "../support/flip-deps.ts";
-import { standing } from "../support/flip-world.ts";
+import { flipDeps, openApp, withApp } from "../support/flip-deps.ts";
+import { flipPlan, standing } from "../support/flip-world.ts";
 
 /** `forward:1 #4 open` as facts of a side; `!` = the attempt (flip from old to new, epoch 2) runs. */
 function facts(old: string, next: string): Facts {
@@ -117,16 +121,6 @@ describe("what the state rows and guards say", () => {
     ],
   ])("decided? %s", (_, old, next, expected) => {
     expect(isDecided(attempt, facts(old, next))).toBe(expected);
-  });
-
-  test.each([
-    ["forward:1 #2 open", "reverse:2 #4 open", "old"],
-    ["forward:3 #6 open", "reverse:2 #4 open", "new"],
-    ["forward:1 #4 open", "forward:1 #4 open", "new"],
-    ["forward:1 #4 open", "forward:1 #4 closed", undefined],
-    ["forward:1 #4 closed", "reverse:2 #4 closed", undefined],
-  ])("which open guard is a leftover: %s, %s", (old, next, expected) => {
-    expect(staleSide(facts(old, next))).toBe(expected);
   });
 });
 
@@ -298,26 +292,79 @@ describe("what happens around the decision", () => {
     await world.mustStand("new", epoch + 1);
   });
 
-  test("a closed side that a restore brought back open is closed before anything is synced, then all is in order again", async () => {
-    expect(await runFlip(deps(), away("old"))).toMatchObject({ ok: true });
-    expect(await closeStaleGuard(deps())).toBeUndefined();
-    // The old side as it was before the flip: open, its guard off, a lower epoch and attempt.
-    await withApp(world.config, "old", (client) =>
-      client.query(`update crossfade.state set direction = 'forward', epoch = ${epoch}, attempt = attempt - 1, attempt_ended = true;
-        select setval('crossfade.guard_old', 0);
-        alter table items disable trigger crossfade_guard; alter table notes disable trigger crossfade_guard`),
-    );
-    await expect(standing(world.config)).rejects.toThrow("disagree");
-    expect(await closeStaleGuard(deps())).toBe("old");
-    await expect(
-      withApp(world.config, "old", (client) => client.query("delete from items where false")),
-    ).rejects.toMatchObject({ code: "CF001" });
-    expect(await closeStaleGuard(deps())).toBeUndefined();
-    expect(await recover(deps())).toMatchObject({
-      outcome: "completed",
-      authority: "new",
-      epoch: epoch + 1,
+  describe("a closed side that a restore brought back open", () => {
+    /** On the side that was restored, in a transaction that stays open. */
+    async function writing(text: string): Promise<pg.Client> {
+      const client = await openApp(world.config, "old");
+      onTestFinished(() => closeSession(client));
+      await client.query("begin");
+      await client.query(text);
+      return client;
+    }
+
+    const gapOf = async (direction: Direction) => {
+      const compiled = await compilePlan(flipPlan(world.config), direction, "test", "gap");
+      return withApp(world.config, compiled.source, (source) =>
+        withApp(world.config, compiled.target, (target) => findGap(compiled, source, target)),
+      );
+    };
+    const one = async <T>(side: Side, text: string): Promise<T> =>
+      withApp(world.config, side, async (client) => {
+        const results = await client.query(text);
+        return (Array.isArray(results) ? results.at(-1) : results).rows[0];
+      });
+    const onOld = () =>
+      one(
+        "old",
+        "select epoch, (select last_value from crossfade.guard_old) as guard from crossfade.state",
+      );
+
+    test("is closed when its writers are done, and turned when they cannot write any more; then it is copied as a whole", async () => {
+      await one("old", "select setval('crossfade.log_old_id', 1000000)");
+      expect(await runFlip(deps(), away("old"))).toMatchObject({ ok: true });
+      expect([await gapOf("reverse"), await gapOf("forward")]).toEqual([undefined, undefined]);
+      // As it was before the flip: a lower epoch and attempt, its guard open and in part off, a log that ends sooner.
+      await one(
+        "old",
+        `update crossfade.state set direction = 'forward', epoch = ${epoch}, attempt = attempt - 1, attempt_ended = true;
+         select setval('crossfade.guard_old', 0); select setval('crossfade.log_old_id', 1);
+         delete from crossfade.log_old; alter table notes disable trigger crossfade_guard`,
+      );
+      await expect(standing(world.config)).rejects.toThrow("disagree");
+      expect(await sidesAgree(deps())).toBe(false);
+      const guarded = await writing("insert into items (v) values ('guarded')");
+      const unguarded = await writing("delete from notes where false");
+      const recovered = recover(deps());
+      const isAwaited = `select exists (select from pg_locks where locktype = 'advisory' and mode = 'ExclusiveLock' and not granted
+        and database = (select oid from pg_database where datname = current_database())) as found`;
+      await expect.poll(() => one("old", isAwaited), { interval: 5 }).toEqual({ found: true });
+      expect(await onOld()).toEqual({ epoch, guard: "0" });
+      await guarded.query("rollback");
+      await expect.poll(onOld).toEqual({ epoch, guard: "1" });
+      await unguarded.query("rollback");
+      expect(await recovered).toMatchObject({
+        outcome: "completed",
+        authority: "new",
+        epoch: epoch + 1,
+      });
+      await world.mustStand("new", epoch + 1);
+      expect(await gapOf("reverse")).toContain("the old database went back in time: its epoch");
+      expect(await gapOf("forward")).toContain("the old database went back in time (its log ends");
     });
-    await world.mustStand("new", epoch + 1);
+
+    test("gives out its numbers again, and no fence of them counts because an earlier one did", async () => {
+      await one("old", "select setval('crossfade.log_old_id', 2000000)");
+      expect(await runFlip(deps(), away("old"))).toMatchObject({ ok: true });
+      await one("old", "select setval('crossfade.log_old_id', 1); delete from crossfade.log_old");
+      expect(await runFlip(deps(), away("new"))).toMatchObject({ ok: true });
+      expect(await runFlip(deps(), away("old"))).toMatchObject({ ok: true });
+      // What the last flip waited for is what it wrote.
+      const { passed } = await one<{ passed: string }>(
+        "new",
+        "select fence as passed from crossfade.position where direction = 'forward'",
+      );
+      expect(Number(passed)).toBeLessThan(2_000_000);
+      await world.mustStand("new", epoch + 3);
+    });
   });
 });

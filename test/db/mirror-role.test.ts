@@ -1,4 +1,5 @@
 import { expect, onTestFinished, test } from "vitest";
+import { type Direction, type Side, SIDES, targetOf } from "../../config/words.ts";
 import { runMirrorRole } from "../../proxy/mirror/role.ts";
 import { changeMigration, readMigration } from "../../store/control/migration.ts";
 import { install } from "../../store/control/schema.ts";
@@ -8,6 +9,23 @@ import { initPosition } from "../../store/postgres/follow-schema.ts";
 import { openTestStore, silentLog } from "../support/control.ts";
 import { createDatabasePair, withClient } from "../support/databases.ts";
 import { installWorld, mapping, testPlan } from "../support/sync-world.ts";
+
+/** What a flip leaves in both databases. */
+async function turnSides(
+  urls: Readonly<Record<Side, string>>,
+  direction: Direction,
+  epoch: number,
+): Promise<void> {
+  for (const side of SIDES)
+    await withClient(urls[side], async (client) => {
+      await client.query("update crossfade.state set direction = $1, epoch = $2", [
+        direction,
+        epoch,
+      ]);
+      const closed = side === targetOf(direction) ? 1 : 0;
+      await client.query("select setval($1::regclass, $2)", [`crossfade.guard_${side}`, closed]);
+    });
+}
 
 test("a fence of one direction is never reported as passed in the other", async () => {
   const { oldUrl, newUrl } = await createDatabasePair();
@@ -29,10 +47,7 @@ test("a fence of one direction is never reported as passed in the other", async 
     client.query("select setval('crossfade.log_new_id', 1000000)"),
   );
   const turn = async (direction: "forward" | "reverse", epoch: number) => {
-    for (const url of [oldUrl, newUrl])
-      await withClient(url, (client) =>
-        client.query("update crossfade.state set direction = $1, epoch = $2", [direction, epoch]),
-      );
+    await turnSides({ old: oldUrl, new: newUrl }, direction, epoch);
     await changeMigration(store, await readMigration(store), {
       phase: "write-new",
       authority: direction === "forward" ? "old" : "new",
@@ -77,10 +92,7 @@ test("of two mirrors one leads, also while it has nothing to follow; the other i
   await install(store);
   await installWorld(plan, "forward");
   const turn = async (direction: "forward" | "reverse", epoch: number) => {
-    for (const url of [oldUrl, newUrl])
-      await withClient(url, (client) =>
-        client.query("update crossfade.state set direction = $1, epoch = $2", [direction, epoch]),
-      );
+    await turnSides({ old: oldUrl, new: newUrl }, direction, epoch);
     await changeMigration(store, await readMigration(store), {
       phase: direction === "forward" ? "read-new" : "write-new",
       authority: direction === "forward" ? "old" : "new",

@@ -9,6 +9,7 @@ const MINUTE = 60_000;
 const DEEP = process.env["CROSSFADE_DEEP"] !== undefined;
 const QUICK: FlipBounds = { epochs: 1, writes: 1, accidents: 0 };
 const WITH_ACCIDENT: FlipBounds = { ...QUICK, accidents: 1 };
+const WITH_RESTORE: FlipBounds = { ...QUICK, restores: "from the start" };
 /** There and back; two writers at once; accidents. */
 const WHOLE: readonly FlipBounds[] = DEEP
   ? [
@@ -16,19 +17,24 @@ const WHOLE: readonly FlipBounds[] = DEEP
       { epochs: 1, writes: 2, accidents: 1 },
       { epochs: 2, writes: 1, accidents: 1 },
       { epochs: 1, writes: 1, accidents: 2 },
+      { ...QUICK, restores: "from any time" },
+      { ...WITH_RESTORE, epochs: 3 },
+      { ...WITH_RESTORE, writes: 2 },
+      { ...WITH_RESTORE, accidents: 1 },
     ]
-  : [{ ...QUICK, epochs: 2 }, { ...QUICK, writes: 2 }, WITH_ACCIDENT];
+  : [{ ...QUICK, epochs: 2 }, { ...QUICK, writes: 2 }, WITH_ACCIDENT, WITH_RESTORE];
 
 const LOST = "loses a write";
 const TWO = "has two authorities";
 const UNDONE = "calls an attempt undone whose guard is closed";
 const HANGS = "hangs for ever";
+const BESIDE = "syncs to a side that is written to";
 
 /** What goes wrong first without each rule, and whether it takes an accident. */
 const WITHOUT: Readonly<Record<FlipRule, readonly [what: string, bounds: FlipBounds]>> = {
   "a step is made for the newest attempt": [UNDONE, QUICK],
   "lock and check are one": [UNDONE, QUICK],
-  "an attempt of both sides, or nothing, is raised": [HANGS, QUICK],
+  "an attempt of both sides, or nothing, is raised": [UNDONE, QUICK],
   "a recovery raises before it reads": [UNDONE, QUICK],
   "a raise is flushed": [LOST, WITH_ACCIDENT],
   "epochs are set, not incremented": ["has an epoch that nobody decided on", QUICK],
@@ -48,14 +54,20 @@ const WITHOUT: Readonly<Record<FlipRule, readonly [what: string, bounds: FlipBou
   "the decision is flushed": [TWO, WITH_ACCIDENT],
   "the follower opens in a transaction of its own": [TWO, QUICK],
   "no undo opens a guard": [TWO, QUICK],
-  "a recovery closes again": [HANGS, QUICK],
+  "a recovery closes again": [BESIDE, WITH_RESTORE],
   "a disarm needs the newest ended attempt and an open guard": [LOST, QUICK],
   "transactions before the decision time out": [HANGS, WITH_ACCIDENT],
+  "a side is closed again once its writers are done": [
+    BESIDE,
+    { ...QUICK, restores: "armed, from the start" },
+  ],
+  "a side is armed again before it turns": [BESIDE, WITH_RESTORE],
+  "a fence counts in its own epoch": [LOST, { ...WITH_RESTORE, epochs: 3 }],
 };
 
 describe("the flip protocol, every behaviour of it", () => {
   test.each(WHOLE)(
-    "loses no write, has one authority, and ends: $epochs flips, $writes writes, $accidents accidents",
+    "loses no write, has one authority, and ends: $epochs flips, $writes writes, $accidents accidents, a restore $restores",
     (bounds) => {
       const found = explore(flipModel(bounds));
       if (DEEP) tell(JSON.stringify(bounds), found);

@@ -16,6 +16,7 @@ import {
   OLD,
   OWNER,
   POSITION,
+  POSITION_EPOCH,
   SIDES,
   syncsTo,
   TO_EPOCH,
@@ -112,7 +113,9 @@ function takeGuard(me: Controller): void {
 }
 
 function wait(me: Controller): void {
-  const passed = of(me.state, me.to, POSITION) >= me.state[me.c + WANTED]!;
+  const passed =
+    of(me.state, me.to, POSITION_EPOCH) === me.target - 1 &&
+    of(me.state, me.to, POSITION) >= me.state[me.c + WANTED]!;
   if (passed || !me.has("the mirror passes the fence"))
     me.step("the fence is passed", "switch", (next) => (next[me.c + WANTED] = 0));
   else me.fails("the fence");

@@ -2,6 +2,8 @@ import {
   AT,
   ATTEMPT,
   authorityAt,
+  BACKUP,
+  BACKUP_OF,
   base,
   CONTROLLER,
   CONTROLLER_SIZE,
@@ -45,12 +47,15 @@ export function canonical(state: number[]): number[] {
 const ATTEMPTS = [
   ...SIDES.map((side) => base(side) + ATTEMPT),
   UNDONE,
+  BACKUP + ATTEMPT,
   ...[0, CONTROLLER_SIZE].flatMap((at) => [CONTROLLER + at + NUMBER, CONTROLLER + at + SEEN]),
 ];
 
 /** Where a number of a fence of this side's log stands. */
 function fencesOf(state: State, side: number): number[] {
   const places = [base(side) + FENCE, base(1 - side) + POSITION];
+  if (state[BACKUP_OF] === 1 + side) places.push(BACKUP + FENCE);
+  if (state[BACKUP_OF] === 2 - side) places.push(BACKUP + POSITION);
   if (authorityAt(state[MIRROR + SYNC_EPOCH]!) === side) places.push(MIRROR + SYNC_FENCE);
   for (const c of [CONTROLLER, CONTROLLER + CONTROLLER_SIZE]) {
     const place = PLACES[state[c + AT]!]!;

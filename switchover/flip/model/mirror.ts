@@ -10,6 +10,7 @@ import {
   OLD,
   ownerLeadsTo,
   POSITION,
+  POSITION_EPOCH,
   SYNC_DATA,
   SYNC_EPOCH,
   SYNC_FENCE,
@@ -26,8 +27,11 @@ export function mirrorSteps(turn: Turn): void {
   if (state[MIRROR + SYNCING] === 1) {
     add("the mirror commits", (next) => {
       next[base(target) + DATA] = state[MIRROR + SYNC_DATA]!;
-      const passed = Math.max(of(state, target, POSITION), state[MIRROR + SYNC_FENCE]!);
-      next[base(target) + POSITION] = passed;
+      const isAnother = of(state, target, POSITION_EPOCH) !== epoch;
+      const before =
+        isAnother && turn.has("a fence counts in its own epoch") ? 0 : of(state, target, POSITION);
+      next[base(target) + POSITION] = Math.max(before, state[MIRROR + SYNC_FENCE]!);
+      next[base(target) + POSITION_EPOCH] = epoch;
       endSync(next);
     });
     add("the mirror's transaction is ended", endSync);

@@ -24,7 +24,7 @@ import {
   WANTED,
   writesIn,
 } from "./state.ts";
-import type { Place } from "./state.ts";
+import type { Place, State } from "./state.ts";
 
 /** The steps of flip-recover.ts, by any controller at any time. */
 export function recoverySteps(me: Controller): void {
@@ -46,6 +46,7 @@ const STEPS: Partial<Record<Place, (me: Controller) => void>> = {
   "undo-disarm": (me) => me.disarm(me.from),
   "close-again": closeAgain,
   "arm-again": armAgain,
+  "turn-again": turnAgain,
   "switch-again": switchAgain,
 };
 
@@ -53,8 +54,7 @@ function begin(me: Controller): void {
   const { state, c } = me;
   if (isSettled(state)) return;
   const seen = newestAttempt(state);
-  const newest = of(state, OLD, ATTEMPT) >= of(state, NEW, ATTEMPT) ? OLD : NEW;
-  const target = of(state, newest, TARGET);
+  const target = targetToResolve(state);
   me.step("begins a recovery", "raise", (next) => {
     next[c + SEEN] = seen;
     next[c + NUMBER] = seen + 1;
@@ -62,6 +62,17 @@ function begin(me: Controller): void {
     if (!me.has("a recovery raises before it reads"))
       next[c + WANTED] = isDecided(state, target) ? 2 : 1;
   });
+}
+
+/** As `examine` of flip-decide.ts has it: of the newest attempt, or where that has ended, the higher epoch of the two. */
+function targetToResolve(state: State): number {
+  const [old, next] = [of(state, OLD, ATTEMPT), of(state, NEW, ATTEMPT)];
+  const newest = old > next || (old === next && of(state, OLD, ENDED) === 0) ? OLD : NEW;
+  const isOver =
+    of(state, newest, ENDED) === 1 && (old !== next || of(state, 1 - newest, ENDED) === 1);
+  return isOver
+    ? Math.max(of(state, OLD, EPOCH), of(state, NEW, EPOCH))
+    : of(state, newest, TARGET);
 }
 
 function raise(me: Controller, side: number, then: Place): void {
@@ -106,20 +117,26 @@ function undo(me: Controller): void {
 }
 
 function closeAgain(me: Controller): void {
+  if (writesIn(me.state, me.from, 2) && me.has("a side is closed again once its writers are done"))
+    return;
   me.fenced(me.from, "closes again", {
-    leadsTo: "arm-again",
-    change: (next) => {
-      next[base(me.from) + EPOCH] = me.target;
-      next[base(me.from) + GUARD] = 1;
-    },
+    leadsTo: me.has("a side is armed again before it turns") ? "arm-again" : "turn-again",
+    change: (next) => (next[base(me.from) + GUARD] = 1),
   });
 }
 
 function armAgain(me: Controller): void {
   if (writesIn(me.state, me.from, 3)) return;
   me.fenced(me.from, "arms again", {
-    leadsTo: "switch-again",
+    leadsTo: me.has("a side is armed again before it turns") ? "turn-again" : "switch-again",
     change: (next) => (next[base(me.from) + ARMED] = 1),
+  });
+}
+
+function turnAgain(me: Controller): void {
+  me.fenced(me.from, "turns again", {
+    leadsTo: me.has("a side is armed again before it turns") ? "switch-again" : "arm-again",
+    change: (next) => (next[base(me.from) + EPOCH] = me.target),
   });
 }
 

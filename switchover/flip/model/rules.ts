@@ -25,6 +25,9 @@ export const FLIP_RULES = [
   "a recovery closes again",
   "a disarm needs the newest ended attempt and an open guard",
   "transactions before the decision time out",
+  "a side is closed again once its writers are done",
+  "a side is armed again before it turns",
+  "a fence counts in its own epoch",
 ] as const;
 export type FlipRule = (typeof FLIP_RULES)[number];
 
@@ -35,4 +38,9 @@ export interface FlipBounds {
   readonly writes: number;
   /** Controllers that die or freeze, servers that crash, tables that lose their trigger: all together. */
   readonly accidents: number;
+  /**
+   * Once, the closed side is set back to a backup: of the old side as it was at first (or would have been around a flip, armed), or of
+   * either side from any time before.
+   */
+  readonly restores?: "from the start" | "armed, from the start" | "from any time";
 }

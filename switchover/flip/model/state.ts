@@ -15,9 +15,10 @@ export const FLUSHED_GUARD = 6;
 export const ARMED = 7;
 export const FENCE = 8; // the last one written to its log
 export const POSITION = 9; // the last one of the other side's that was passed here
-export const DATA = 10; // which writes it has, a bit for each
-export const OWNER = 11; // 1 + the controller whose transaction holds its row
-const SIZE = 12;
+export const POSITION_EPOCH = 10; // the epoch it was passed in
+export const DATA = 11; // which writes it has, a bit for each
+export const OWNER = 12; // 1 + the controller whose transaction holds its row
+const SIZE = 13;
 // The writers: three numbers each.
 export const WRITER = 2 * SIZE;
 export const WRITER_SIZE = 3;
@@ -43,7 +44,13 @@ export const WRITES = CONTROLLER + 2 * CONTROLLER_SIZE;
 export const ACCIDENTS = WRITES + 1;
 export const BROKEN = WRITES + 2; // 1: an attempt was called undone whose guard is closed
 export const UNDONE = WRITES + 3; // the highest attempt that was called undone
-const LENGTH = WRITES + 4;
+// A backup of a side, and what came of it.
+export const BACKUP = WRITES + 4; // a side's numbers but OWNER, as they were
+export const BACKUP_SIZE = OWNER;
+export const BACKUP_OF = BACKUP + BACKUP_SIZE; // 0 there is none, 1 + the side, 3 it was restored
+export const LEFT_BEHIND = BACKUP_OF + 1; // 1 + the side that a restore brought back open or an epoch behind, until it follows
+export const STRAY = BACKUP_OF + 2; // the writes that such a side has taken, or forgot unacknowledged: nobody knows of them
+const LENGTH = BACKUP_OF + 3;
 
 /** Where a controller is: what it does next. */
 export const PLACES = [
@@ -71,6 +78,7 @@ export const PLACES = [
   "undo-disarm",
   "close-again",
   "arm-again",
+  "turn-again",
   "switch-again",
   "gone",
 ] as const;
@@ -127,8 +135,9 @@ export function ownerLeadsTo(state: State, side: number): number | undefined {
 
 /** As `isDecided` of flip-decide.ts has it. */
 export function isDecided(state: State, target: number): boolean {
-  const from = 1 - authorityAt(target);
-  return SIDES.some((side) => of(state, side, EPOCH) >= target) || of(state, from, GUARD) === 1;
+  const to = authorityAt(target);
+  const reached = (epoch: number) => epoch >= target && authorityAt(epoch) === to;
+  return SIDES.some((side) => reached(of(state, side, EPOCH))) || of(state, 1 - to, GUARD) === 1;
 }
 
 /** As `examine` of flip-decide.ts has it. */

@@ -3,12 +3,14 @@ import {
   base,
   DATA,
   GUARD,
+  LEFT_BEHIND,
   NUMBER_OF_WRITE,
   of,
   ownerLeadsTo,
   PHASE,
   SIDE,
   SIDES,
+  STRAY,
   WRITER,
   WRITER_SIZE,
   WRITES,
@@ -62,6 +64,7 @@ function write(next: number[], at: number, side: number, phase: number): void {
   next[at + PHASE] = phase;
   next[at + SIDE] = side;
   next[at + NUMBER_OF_WRITE] = next[WRITES]!;
+  if (next[LEFT_BEHIND] === 1 + side) next[STRAY]! |= 1 << next[WRITES]!;
   next[WRITES]! += 1;
 }
 
