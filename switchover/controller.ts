@@ -24,7 +24,7 @@ import type { Engine } from "./engine.ts";
 import { tryLead } from "./lead.ts";
 import type { Lead } from "./lead.ts";
 import { reconcile } from "./machine.ts";
-import { disagreement, ownWork } from "./own-work.ts";
+import { bringInOrder, ownWork } from "./own-work.ts";
 import type { OwnWork } from "./own-work.ts";
 import { gatherFacts } from "./facts.ts";
 import type { Recovery } from "./flip-types.ts";
@@ -262,7 +262,7 @@ export class Controller {
   async #disagreement({ phase }: Migration): Promise<OwnWork | undefined> {
     if (phase === "off" || phase === "done" || performance.now() < this.#lookAfter) return;
     this.#lookAfter = performance.now() + LOOK_MS;
-    return disagreement(await this.#options.engine.sides());
+    return (await this.#options.engine.inOrder()) === false ? bringInOrder : undefined;
   }
 
   #begin(lead: Lead, name: string, work: (signal: AbortSignal) => Promise<void>): void {

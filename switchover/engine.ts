@@ -57,6 +57,11 @@ export interface Engine {
     direction: Direction,
     loss: { readonly id: string; readonly by: string; readonly reason: string },
   ): Promise<boolean>;
+  /**
+   * Whether the sides agree on one authority, and nothing of a flip is left; undefined while one of them cannot be asked. For
+   * when no flip runs. Never throws.
+   */
+  inOrder(): Promise<boolean | undefined>;
   /** What each database says of itself, for status; never throws. */
   sides(): Promise<Readonly<Record<Side, SideStatus>>>;
   /** How both servers are, as far as the plan's gates ask; undefined: they ask nothing. Never throws. */

@@ -15,7 +15,7 @@ import { readState } from "../store/postgres/state.ts";
 import { within } from "./flip-budget.ts";
 import type { Facts, SideFacts } from "./flip-decide.ts";
 import { DEFAULT_LIMITS } from "./flip-types.ts";
-import type { FlipDeps, FlipFailpoint, FlipLimits } from "./flip-types.ts";
+import type { FlipDeps, FlipFailpoint, FlipLimits, FlipSide } from "./flip-types.ts";
 import { failpoint } from "./failpoint.ts";
 
 /** Fixed, for everything outside of the hold's transactions, which set their own from the budget. */
@@ -24,8 +24,10 @@ const IDLE_IN_TRANSACTION_MS = 5_000;
 /** Beyond the server's own time-outs the connection itself is dead. */
 const NO_ANSWER_MS = 20_000;
 
-/** What the sessions of a flip need of `FlipDeps`; the mirror has it too. */
-export type SideDeps = Pick<FlipDeps, "plan" | "sides" | "log">;
+/** What the sessions of a flip need of `FlipDeps`. */
+export interface SideDeps extends Pick<FlipDeps, "plan" | "log"> {
+  readonly sides: Readonly<Record<Side, Pick<FlipSide, "url">>>;
+}
 
 /** Opens a session of its own on a side: never a pool's, never reconnected. The caller closes it. */
 export function openFlipSession(deps: SideDeps, side: Side): Promise<pg.Client> {

@@ -1,22 +1,19 @@
 import { missingObjects } from "../backfill/rebuilding.ts";
 import type { Plan } from "../config/plan-types.ts";
 import { phaseIndex } from "../config/words.ts";
-import type { Side } from "../config/words.ts";
 import { progress } from "../store/control/chunk-ledger.ts";
 import { addEvent } from "../store/control/history.ts";
 import type { Migration } from "../store/control/migration.ts";
 import type { ControlStore } from "../store/control/open.ts";
 import { runEffect, verifyUntilClean } from "./effects.ts";
 import type { Execution } from "./effects.ts";
-import type { Engine, SideStatus } from "./engine.ts";
+import type { Engine } from "./engine.ts";
 import { gatherFacts, gateLimits } from "./facts.ts";
 import { evaluateGates } from "./gates.ts";
 import { healGap } from "./heal-gap.ts";
 
 /** What a controller does without being asked: what the phase needs and nobody has done, e.g. after a crash in the middle. */
 export type OwnWork = (execution: Execution) => Promise<unknown>;
-
-type SideStatuses = Readonly<Record<Side, SideStatus>>;
 
 /** The work that is due now; undefined: none. */
 export async function ownWork(
@@ -51,15 +48,12 @@ export async function ownWork(
 }
 
 /**
- * The state rows say different things and no flip runs here: a database failed over or was restored, or new was given up
- * while it was away. Recovery brings them to one authority, the one with the higher epoch, before anything is synced.
+ * No flip runs here, and yet one is not at its end, or the sides disagree, or both (or none) take writes: a database was away
+ * when a flip was undone, failed over or was restored, or new was given up while it was away. Recovery brings them to one
+ * authority, the one with the higher epoch, before anything is synced.
  */
-export function disagreement({ old, new: next }: SideStatuses): OwnWork | undefined {
-  if (!old.reachable || !next.reachable || old.state === null || next.state === null) return;
-  if (old.state.epoch === next.state.epoch && old.state.authority === next.state.authority) return;
-  return async ({ engine, store, ending, by, log }) => {
-    const recovery = await engine.recover(ending);
-    await addEvent(store, { kind: "recovery", by, detail: { ...recovery } });
-    log.warn({ recovery }, "controller: the sides disagreed about the authority");
-  };
-}
+export const bringInOrder: OwnWork = async ({ engine, store, ending, by, log }) => {
+  const recovery = await engine.recover(ending);
+  await addEvent(store, { kind: "recovery", by, detail: { ...recovery } });
+  log.warn({ recovery }, "controller: the sides disagreed about the authority");
+};

@@ -31,7 +31,8 @@ import type { Wiring } from "./both-sides.ts";
 import { columnSources } from "./column-sources.ts";
 import type { Engine, FlipRequest, QuarantinedKey, SideStatus } from "./engine.ts";
 import { openFleet } from "./fleet.ts";
-import { recover } from "./flip-recover.ts";
+import { within } from "./flip-budget.ts";
+import { recover, sidesAgree } from "./flip-recover.ts";
 import type { FlipDeps, Receipt, Recovery } from "./flip-types.ts";
 import type { Unmirrored } from "./lose-unmirrored.ts";
 import { runFlip } from "./flip.ts";
@@ -47,6 +48,9 @@ import {
 import { estimatesOf } from "./room-gate.ts";
 import { watchServers } from "./servers.ts";
 import { sqlOfEffect } from "./step-sql.ts";
+
+/** A database that has not said by then whether it is in order cannot be asked. */
+const ANSWER_MS = 10_000;
 
 /** The engine on both databases. */
 export function openRealEngine(wiring: Wiring): Engine {
@@ -100,6 +104,7 @@ export function openRealEngine(wiring: Wiring): Engine {
     },
     acceptQuarantine: (direction, { id, by, reason }) =>
       onSide(wiring, targetOf(direction), (client) => acceptLoss(client, id, by, reason)),
+    inOrder: () => inOrder(wiring),
     sides: () => sideStatuses(wiring),
     servers: watchServers(wiring),
     estimateCopy: estimatesOf(wiring),
@@ -247,6 +252,18 @@ async function countQuarantine(wiring: Wiring, direction: Direction): Promise<Qu
   const rows = await quarantined(wiring, direction);
   const accepted = rows.filter((row) => row.state === "accepted").length;
   return { open: rows.length - accepted, accepted };
+}
+
+async function inOrder(wiring: Wiring): Promise<boolean | undefined> {
+  const { plan, log } = wiring;
+  const url = (side: Side) => ({ url: plan[side].database });
+  try {
+    const sides = { old: url("old"), new: url("new") };
+    return await within(ANSWER_MS, "both sides", sidesAgree({ plan: plan.name, sides, log }));
+  } catch (error) {
+    // Rows that contradict each other for good: recovery says so.
+    return error instanceof CrossfadeError && error.code === "REFUSED" ? false : undefined;
+  }
 }
 
 async function sideStatuses(wiring: Wiring): Promise<Record<Side, SideStatus>> {

@@ -289,7 +289,14 @@ test(
       client.query("select count(*)::int as n from items"),
     );
     expect(rows).toEqual([{ n: 120 }]);
-    expect((await readEvents(store)).map((event) => event.kind)).toContain("gap-healed");
+    const kinds = async () => (await readEvents(store)).map((event) => event.kind);
+    expect(await kinds()).toContain("gap-healed");
+    // What a database that was away when a flip was undone still says when it is back.
+    await withClient(plan.old.database, (client) =>
+      client.query(`update crossfade.state set attempt = attempt + 1, attempt_kind = 'flip', attempt_from = 'old',
+        attempt_to = 'new', attempt_epoch = epoch + 1, attempt_ended = false`),
+    );
+    await expect.poll(kinds, { timeout: 30_000 }).toContain("recovery");
   },
 );
 
