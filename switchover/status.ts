@@ -178,7 +178,8 @@ async function statusOfStore({
       readWorkers(store, "mirror"),
       readWorkers(store, "backfill"),
       readWorkers(store, "control"),
-      progress(store, "forward"),
+      // What is copied: after a gap of the way back, the way back.
+      progress(store, migration.gap === undefined ? "forward" : direction),
       readReceipts(store, 1),
       someoneLeads(store),
       lastVerifyRun(store, direction),

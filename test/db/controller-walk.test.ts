@@ -1,6 +1,7 @@
 import { expect, test } from "vitest";
+import { clearChunks, replaceChunks } from "../../store/control/chunk-ledger.ts";
 import { readEvents, readReceipts } from "../../store/control/history.ts";
-import { readMigration } from "../../store/control/migration.ts";
+import { readMigration, setMigration } from "../../store/control/migration.ts";
 import {
   ask,
   installedObjects,
@@ -84,6 +85,21 @@ test(
         client.query("update items set name = 'stray' where id = 3"),
       ),
     ).rejects.toMatchObject({ code: "CF001" });
+
+    // After a gap of the way back, status tells of what is copied back.
+    expect(await statusOf(plan)).toMatchObject({ backfill: { state: "done" } });
+    await ask(plan, "pause", { what: "all" });
+    const { phase, epoch } = await readMigration(store);
+    await setMigration(store, { phase, epoch }, { gap: "old went back in time" });
+    await replaceChunks(store, "reverse", "items", [
+      { n: 1, lo: undefined, hi: undefined, estRows: 1, planVersion: 0 },
+    ]);
+    expect(await statusOf(plan)).toMatchObject({
+      backfill: { state: "paused", tables: [{ table: "items", chunks: 1, done: 0 }] },
+    });
+    await clearChunks(store, "reverse");
+    await setMigration(store, { phase, epoch }, { gap: null });
+    await ask(plan, "resume", { what: "all" });
 
     const back = await ask(plan, "rollback", { to: "shadow", wait: true });
     expect(back).toMatchObject({ phase: "shadow", receipt: { kind: "rollback", ok: true } });
