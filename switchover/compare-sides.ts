@@ -105,10 +105,16 @@ function quantileVerdict(q: number, old: SideCounts, next: SideCounts, factor: n
   return { state: "unknown", why: `${what}: that may be chance, more reads will tell` };
 }
 
-/** A quantile, or its confidence bound by order statistics: that many standard deviations away. NaN without requests. */
+/**
+ * A quantile, or its confidence bound by order statistics: that many standard deviations away. Where there are too few requests for
+ * a bound it is 0 or infinite; the slowest one alone is none from below. NaN without requests.
+ */
 export function quantile({ requests, buckets }: SideCounts, q: number, deviations = 0): number {
-  const rank = requests * q + deviations * Math.sqrt(requests * q * (1 - q));
-  let left = Math.min(requests, Math.max(1, Math.ceil(rank)));
+  const rank = Math.ceil(requests * q + deviations * Math.sqrt(requests * q * (1 - q)));
+  if (deviations > 0 && rank > requests) return Number.POSITIVE_INFINITY;
+  const most = deviations < 0 ? requests - 1 : requests;
+  if (deviations < 0 && Math.min(rank, most) < 1) return 0;
+  let left = Math.min(most, Math.max(1, rank));
   for (const [index, count] of buckets) {
     left -= count;
     if (left <= 0) return bucketMs(index);

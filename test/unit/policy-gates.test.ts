@@ -61,11 +61,22 @@ describe("new against old", () => {
     expect(tail).toMatchObject({ state: "fail", why: expect.stringContaining("p99") as string });
     const median = verdict(old, counts(5_000, 0, 30));
     expect(median).toMatchObject({ state: "fail", why: expect.stringContaining("p50") as string });
-    const few = verdict(
+    const two = verdict(
       counts(5_000, 0, 10),
       counts(100, 0, ...Array.from({ length: 100 }, (_, n) => (n < 2 ? 90 : 10))),
     );
-    expect(few.state, "two slow ones of a hundred").toBe("unknown");
+    expect(two.state, "two slow ones of a hundred").toBe("unknown");
+    const slow = counts(5_000, 0, ...Array.from({ length: 50 }, (_, n) => (n < 2 ? 90 : 10)));
+    expect(verdict(counts(100, 0, 10), slow).state, "a hundred of old say little of its p99").toBe(
+      "unknown",
+    );
+    expect(verdict(counts(1_000, 0, 10), slow).state, "a thousand do").toBe("fail");
+    const slowest = [90, ...Array.from({ length: 9 }, () => 10)];
+    const few = (old: SideCounts, next: SideCounts) =>
+      compareSides({ old, new: next }, { ...LIMITS, samples: 1 }).state;
+    expect(few(counts(1, 0, 10), counts(5_000, 0, 90)), "one read of old").toBe("unknown");
+    expect(few(counts(5_000, 0, 10), counts(1, 0, 90)), "one read of new").toBe("unknown");
+    expect(few(counts(5_000, 0, 10), counts(10, 0, ...slowest)), "the slowest").toBe("unknown");
   });
 
   test("milliseconds are nobody's concern, whatever their factor", () => {
