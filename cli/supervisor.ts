@@ -42,6 +42,7 @@ export class Supervisor {
 
   /** Starts a role and resolves with what it listens on once it is ready; rejects if its first start is refused. */
   async start(role: string): Promise<string | undefined> {
+    if (this.#stopping) throw stoppedWhileStarting();
     return new Promise((resolve, reject) => this.#spawn(role, 0, { resolve, reject }));
   }
 
@@ -91,8 +92,7 @@ export class Supervisor {
       if (ended) return;
       ended = true;
       this.#children.delete(role);
-      if (this.#stopping)
-        return pending?.reject(new CrossfadeError("FAILED", "stopped while starting"));
+      if (this.#stopping) return pending?.reject(stoppedWhileStarting());
       if (code === EXIT.usage && pending !== undefined)
         return pending.reject(asError(role, failure));
       const healthy = performance.now() - started >= this.#options.healthyAfterMs;
@@ -117,6 +117,10 @@ export class Supervisor {
 interface FirstStart {
   readonly resolve: (listen: string | undefined) => void;
   readonly reject: (error: unknown) => void;
+}
+
+function stoppedWhileStarting(): CrossfadeError {
+  return new CrossfadeError("FAILED", "stopped while starting");
 }
 
 function asError(role: string, failure: ErrorDocument | undefined): CrossfadeError {

@@ -6,8 +6,9 @@ import type { Command, Context } from "./command.ts";
 import { type Role, ROLES } from "./role.ts";
 import { assertFree, formatListen } from "./ports.ts";
 import { prepareUp } from "./prepare.ts";
-import { argsOf, processesOf, roleOf } from "./proxy-processes.ts";
+import { argsOf, processesOf } from "./proxy-processes.ts";
 import { aborted } from "./signals.ts";
+import { startAll, type Started } from "./start-roles.ts";
 import { Supervisor } from "./supervisor.ts";
 
 interface UpOptions {
@@ -64,22 +65,6 @@ async function supervise(context: Context, roles: readonly Role[]): Promise<void
     await supervisor.stop();
   }
   log.info({}, "stopped");
-}
-
-type Started = readonly {
-  readonly name: string;
-  readonly role: Role;
-  readonly listen: string | undefined;
-}[];
-
-async function startAll(supervisor: Supervisor, names: readonly string[]): Promise<Started> {
-  return Promise.all(
-    names.map(async (name) => ({
-      name,
-      role: roleOf(name),
-      listen: await supervisor.start(name),
-    })),
-  );
 }
 
 function upResult({ plan }: Context, started: Started, pids: Readonly<Record<string, number>>) {

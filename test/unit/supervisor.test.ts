@@ -1,7 +1,8 @@
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { expect, onTestFinished, test, vi } from "vitest";
+import { describe, expect, onTestFinished, test, vi } from "vitest";
+import { startAll } from "../../cli/start-roles.ts";
 import { restartDelay, Supervisor } from "../../cli/supervisor.ts";
 
 /** A child that notes its start in a file and then does what `body` says; `ready()` tells the supervisor. */
@@ -23,7 +24,7 @@ function child(body: string): { argsFor: () => readonly string[]; starts: () => 
   return { argsFor: () => [script], starts: () => readFileSync(starts, "utf8").length };
 }
 
-function supervise(options: { argsFor: () => readonly string[] }) {
+function supervise(options: { argsFor: (role: string) => readonly string[] }) {
   const log = { debug: vi.fn(), info: vi.fn(), warn: vi.fn(), error: vi.fn() };
   const supervisor = new Supervisor({ log, firstDelayMs: 10, maxDelayMs: 40, ...options });
   onTestFinished(() => supervisor.kill());
@@ -114,4 +115,51 @@ test("stop while a restart is due starts nothing more", async () => {
   await supervisor.stop();
   await supervisor.stop();
   expect(supervisor.pids).toEqual({});
+});
+
+describe("two `up` at the same moment", () => {
+  /** Every role is the same program; which it is, it is told. */
+  const roles = (body: string) => {
+    const { argsFor } = child(
+      `const role = process.argv[2];
+       const taken = () => fail({ code: "PORT_IN_USE", message: role + " is taken" }, 2);
+       const works = () => { ready(); setInterval(() => {}, 1000); };
+       ${body}`,
+    );
+    return supervise({ argsFor: (role) => [...argsFor(), role] });
+  };
+
+  test("who has the sidecar's address waits for the other one", async () => {
+    const { supervisor } = roles(`if (role === "control" && start < 5) taken(); else works();`);
+    const started = await startAll(supervisor, ["control", "proxy"]);
+    expect(started.map(({ name }) => name)).toEqual(["control", "proxy"]);
+  });
+
+  test("one that is told to stop while it waits starts nothing any more", async () => {
+    const { supervisor } = roles(`if (role === "control") taken(); else works();`);
+    const started = startAll(supervisor, ["control", "proxy"]);
+    await expect.poll(() => Object.keys(supervisor.pids)).toEqual(["proxy"]);
+    await supervisor.stop();
+    await expect(started).rejects.toMatchObject({ message: "stopped while starting" });
+    expect(supervisor.pids).toEqual({});
+  });
+
+  test("who has not got it ends, whatever else it has", async () => {
+    const { supervisor } = roles(`if (role === "proxy") taken(); else works();`);
+    await expect(startAll(supervisor, ["control", "proxy"])).rejects.toMatchObject({
+      code: "PORT_IN_USE",
+      message: "proxy is taken",
+    });
+  });
+
+  test("an address that stays taken is refused after a while, and without a sidecar at once", async () => {
+    const { supervisor } = roles(`if (role === "control") taken(); else works();`);
+    for (const [names, giveWayMs] of [
+      [["control", "proxy"], 0],
+      [["control", "mirror"], 60_000],
+    ] as const)
+      await expect(startAll(supervisor, names, giveWayMs)).rejects.toMatchObject({
+        message: "control is taken",
+      });
+  });
 });
