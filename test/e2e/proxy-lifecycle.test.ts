@@ -6,8 +6,8 @@ import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, onTestFinished, test } from "vitest";
+import { freePort } from "../../examples/support/free-port.ts";
 import { FailStatic, failStaticFile } from "../../proxy/fail-static.ts";
-import { freePort } from "../support/proxy-world.ts";
 import {
   HandSource,
   STATE,
