@@ -39,6 +39,8 @@ export interface PassResult {
 }
 
 const BATCH = 5_000;
+/** So often the position is looked for by its key: only that takes dead versions away. */
+const BY_KEY_EVERY = 100n;
 /** A place that no row has. */
 const NOWHERE = "(0,0)";
 
@@ -150,12 +152,13 @@ export class Passes {
     const [position] = saved;
     if (position === undefined)
       throw new Error(`crossfade.position has no row for ${this.#context.compiled.direction}`);
-    this.#place = position[3] ?? NOWHERE;
+    const pass = BigInt(position[1] ?? 0);
+    this.#place = pass % BY_KEY_EVERY === 0n ? NOWHERE : (position[3] ?? NOWHERE);
     if (heal) this.#healAfter = undefined;
     this.#deferred = heal ? deferred : this.#deferred + deferred;
     return {
       fence: BigInt(position[0] ?? 0),
-      pass: BigInt(position[1] ?? 0),
+      pass,
       durable: position[2] !== null,
       newlyDeferred: deferred > 0,
     };
