@@ -32,7 +32,7 @@ const options = new Command("bench:log")
   .option("--json", "print one JSON document", false)
   .option("--quick", "fewer changes", false)
   .option("--changes <n>", "so many", wholeNumber(100, 1e9))
-  .option("--changes-per-pass <n>", "made between two passes", wholeNumber(1, 5_000), 500)
+  .option("--changes-per-pass <n>", "made between two passes", wholeNumber(1, 5_000), 2_000)
   .addOption(
     new Option("--snapshot <which>", "only without, or only with an old snapshot").choices(
       SNAPSHOTS,
