@@ -5,6 +5,7 @@ import net from "node:net";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { text } from "node:stream/consumers";
 import { expect, onTestFinished, test } from "vitest";
 import { freePort } from "../../examples/support/free-port.ts";
 import { FailStatic, failStaticFile } from "../../proxy/fail-static.ts";
@@ -112,10 +113,14 @@ test("an upgrade whose client breaks off before the sidecar knows the state harm
   socket.on("error", () => {});
   await once(socket, "connect");
   socket.write("GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n");
-  // Answered here, so the upgrade before it has been read.
-  const refused = net.connect({ port, host: "127.0.0.1" }, () => refused.write("no HTTP\r\n\r\n"));
-  await once(refused.resume(), "close");
+  // Answered here, so what came before it has been read.
+  const refused = async () => {
+    const client = net.connect({ port, host: "127.0.0.1" }, () => client.write("no HTTP\r\n\r\n"));
+    await once(client.resume(), "close");
+  };
+  await refused();
   socket.resetAndDestroy();
+  await refused();
   const other = send(`http://127.0.0.1:${port}/`);
   known.resolve();
   await starting;
@@ -144,7 +149,11 @@ test("closing stops accepting, finishes what runs, and cuts what does not end", 
   );
   const cut = new Promise((resolve) => events.on("error", resolve));
   events.resume();
-  const running = send(url, { method: "POST", body: "x" });
+  const agent = new http.Agent({ keepAlive: true });
+  onTestFinished(() => agent.destroy());
+  const running = new Promise<http.IncomingMessage>((resolve) =>
+    http.request(url, { method: "POST", agent }, resolve).end("x"),
+  );
   await arrived.promise;
   const closing = sidecar.close();
   await expect
@@ -157,7 +166,7 @@ test("closing stops accepting, finishes what runs, and cuts what does not end", 
     .toBe("refused");
   answer.resolve();
   const last = await running;
-  expect(last.body).toBe("done");
+  expect(await text(last)).toBe("done");
   // The client asks elsewhere next, and need not find out by a connection that breaks.
   expect(last.headers.connection).toBe("close");
   await closing;
