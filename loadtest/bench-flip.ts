@@ -60,7 +60,7 @@ let stale = 0;
   for (let flip = 0; flip < FLIPS; flip += 1) {
     await (flip % 2 === 0
       ? command("advance", { to: "write-new", wait: true })
-      : command("rollback", { to: "read-new" }));
+      : command("rollback", { to: "read-new", wait: true }));
     await pause(values.quick ? 500 : 1_000);
     await note();
   }

@@ -1,4 +1,4 @@
-import { FIRST_OWN_OID } from "./compile-checks.ts";
+import { FIRST_OWN_OID } from "./server-types.ts";
 import { aliasOf, type Driver, type Reader } from "./mapping.ts";
 import { ident } from "./quote.ts";
 import { sqlState } from "./session.ts";

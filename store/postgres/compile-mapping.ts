@@ -3,7 +3,7 @@ import type { MappingPlan } from "../../config/plan-types.ts";
 import { targetOf } from "../../config/words.ts";
 import { columnOf, type Table } from "./catalog.ts";
 import type { CompileInput } from "./compile-input.ts";
-import { checkMapping, isKeyOnly, resolveTypes } from "./compile-checks.ts";
+import { checkMapping, isKeyOnly } from "./compile-checks.ts";
 import {
   aliasOf,
   bareColumn,
@@ -98,9 +98,8 @@ async function mapColumns(
   issues: PlanIssue[],
 ): Promise<MappedColumn[]> {
   const mapped: MappedColumn[] = [];
-  const castTypes = await resolveTypes(
-    input.mappingClient,
-    target.columns.map((column) => ({ name: column.name, type: column.baseType })),
+  const castTypes = await input.mappingTypes.namesOf(
+    target.columns.map(({ baseType }) => baseType),
     target.schema,
   );
   for (const [i, column] of target.columns.entries()) {
@@ -176,11 +175,7 @@ export async function resolveOwn(
       );
       continue;
     }
-    const [castType] = await resolveTypes(
-      input.mappingClient,
-      [{ name, type: column.baseType }],
-      mapping.target.schema,
-    );
+    const [castType] = await input.mappingTypes.namesOf([column.baseType], mapping.target.schema);
     own.push({
       column: name,
       expression,

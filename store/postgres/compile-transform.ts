@@ -1,7 +1,7 @@
 import type { PlanIssue } from "../../config/errors.ts";
 import type { MappingPlan } from "../../config/plan-types.ts";
 import type { Column, Table } from "./catalog.ts";
-import { checkMapping, resolveTypes } from "./compile-checks.ts";
+import { checkMapping } from "./compile-checks.ts";
 import type { CompileInput } from "./compile-input.ts";
 import { resolveOwn, targetTable } from "./compile-mapping.ts";
 import {
@@ -51,9 +51,8 @@ export async function compileTransform(
   const kept = target.columns.filter(
     ({ name, generated }) => !generated && (owned.has(name) || made.includes(name)),
   );
-  const castTypes = await resolveTypes(
-    input.mappingClient,
-    kept.map((column) => ({ name: column.name, type: column.baseType })),
+  const castTypes = await input.mappingTypes.namesOf(
+    kept.map(({ baseType }) => baseType),
     target.schema,
   );
   const bare: Mapping = {

@@ -2,8 +2,8 @@ import { messageOf, PlanError, type PlanIssue } from "../../config/errors.ts";
 import type { MappingPlan, MappingSet, Plan } from "../../config/plan-types.ts";
 import { type Direction, sourceOf, targetOf } from "../../config/words.ts";
 import { type Catalog, type Column, foreignKeyOrder, keyColumns, type Table } from "./catalog.ts";
-import { describeQuery, resolveTypes, structureOfTypes } from "./compile-checks.ts";
-import type { CompileInput } from "./compile-input.ts";
+import { describeQuery } from "./compile-checks.ts";
+import type { CompileInput, CompileRequest } from "./compile-input.ts";
 import { compileMapping, withDiscriminators } from "./compile-mapping.ts";
 import { compileTransform } from "./compile-transform.ts";
 import { installedTables } from "./logged-tables.ts";
@@ -17,6 +17,7 @@ import {
   type ReaderColumn,
 } from "./mapping.ts";
 import { withPlanKeys } from "./plan-keys.ts";
+import { ServerTypes } from "./server-types.ts";
 import { isFaultOfStatement } from "./session.ts";
 
 /** Both sides live in one database: server, port and database name are the same. */
@@ -32,8 +33,13 @@ export function isSameDatabase(plan: Plan): boolean {
  * Resolves the mappings of a direction against both databases: every table, column and type exists, every expression
  * is valid SQL where it will run. Changes nothing. Throws PlanError with all problems at once.
  */
-export async function compileDirection(given: CompileInput): Promise<CompiledDirection> {
-  const { plan, direction } = given;
+export async function compileDirection(request: CompileRequest): Promise<CompiledDirection> {
+  const { plan, direction } = request;
+  const given = {
+    ...request,
+    sourceTypes: new ServerTypes(request.sourceClient),
+    mappingTypes: new ServerTypes(request.mappingClient),
+  };
   const set = direction === "forward" ? plan.forward : plan.reverse;
   if (set === undefined)
     throw new PlanError(plan.file, [{ path: direction, message: "is not in the plan" }]);
@@ -280,20 +286,20 @@ type NamedType = Pick<ReaderColumn, "name" | "type">;
 async function haveOneBinaryForm(
   columns: readonly { readonly type: string; readonly typeKind: string }[],
   resolved: readonly (string | undefined)[],
-  { sourceClient, mappingClient }: CompileInput,
+  { sourceTypes, mappingTypes }: CompileInput,
 ): Promise<boolean> {
-  const there = await structureOfTypes(
-    sourceClient,
-    columns.map(({ type }) => type),
-  );
-  const here = await structureOfTypes(mappingClient, resolved);
+  const there = await sourceTypes.structuresOf(columns.map(({ type }) => type));
+  const here = await mappingTypes.structuresOf(resolved);
   return columns.every(({ typeKind }, i) =>
     resolved[i] === undefined ? typeKind === "e" : there[i] !== undefined && there[i] === here[i],
   );
 }
 
 const typesOnMapper = (columns: readonly NamedType[], input: CompileInput) =>
-  resolveTypes(input.mappingClient, columns, input.plan[sourceOf(input.direction)].schema);
+  input.mappingTypes.namesOf(
+    columns.map(({ type }) => type),
+    input.plan[sourceOf(input.direction)].schema,
+  );
 
 /** Source columns with the types they have where expressions run; text where there is no such type. */
 async function mapperColumns(
