@@ -118,8 +118,8 @@ function measureFirst(
 }
 
 /**
- * The app's usual p99 is learnt while nothing is copied (nor was until now), and at the floor, where the copy takes next to nothing: an app that
- * became slow for another reason then lets the copy go on. A better p99 while copying is learnt at any pace.
+ * The app's usual p99 is learnt while nothing is copied (nor was until now), and at the floor, where the copy takes next to
+ * nothing: an app that became slow for another reason then lets the copy go on. A better p99 while copying is learnt at any pace.
  */
 function learn(
   now: Pace,

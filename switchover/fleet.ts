@@ -12,7 +12,13 @@ import type { Migration } from "../store/control/migration.ts";
 import type { ControlStore } from "../store/control/open.ts";
 import { readAcknowledgements, readSidecars } from "../store/control/sidecars.ts";
 import type { SidecarSeen } from "../store/control/sidecars.ts";
-import type { Acknowledged, Fleet, HeldStats, Publication } from "./flip-types.ts";
+import type {
+  Acknowledged,
+  Acknowledgements,
+  Fleet,
+  HeldStats,
+  Publication,
+} from "./flip-types.ts";
 import { FRESH_MS } from "./gate-facts.ts";
 import { authorityIn } from "./machine.ts";
 
@@ -30,13 +36,6 @@ type Said = Pick<SidecarSeen, "id" | "epoch" | "holdAttempt">;
 export function openFleet(store: ControlStore, listener: Listener): Fleet {
   /** The row as the hold left it: what is recorded next is based on it, and is in time if nobody has changed it since. */
   let known: Migration | undefined;
-  /** Listens since before the epoch was recorded: a sidecar may answer sooner than that is known here. */
-  let epochAnswers: Answers | undefined;
-  const answersOf = (epoch: number) => {
-    epochAnswers?.[Symbol.dispose]();
-    epochAnswers = new Answers(store, listener, (said) => said.epoch >= epoch);
-    return epochAnswers;
-  };
   return {
     async hold({ attempt, leaseMs, waitMs }) {
       const started = performance.now();
@@ -50,15 +49,8 @@ export function openFleet(store: ControlStore, listener: Listener): Fleet {
         );
       return await answers.untilAll(waitMs - (performance.now() - started));
     },
-    async publish(news) {
-      if (news.isAwaited === true) answersOf(news.epoch);
-      await publish(store, news, known);
-    },
-    async awaitEpoch(epoch, ms) {
-      using answers = epochAnswers ?? answersOf(epoch);
-      epochAnswers = undefined;
-      return await answers.untilAll(ms);
-    },
+    publish: (news) => publish(store, news, known),
+    listenForEpoch: (epoch) => new Answers(store, listener, (said) => said.epoch >= epoch),
     release: (attempt) => releaseWrites(store, attempt),
     async heldStats(attempt) {
       const asked = performance.now();
@@ -82,7 +74,7 @@ export function openFleet(store: ControlStore, listener: Listener): Fleet {
  * there is, and what a lost message said, is in the table. Live ones only: one that was not seen lately routes by what it
  * last knew, and the guard decides.
  */
-class Answers implements Disposable {
+class Answers implements Acknowledgements {
   readonly #store: ControlStore;
   readonly #ready: (said: Said) => boolean;
   readonly #answered = new Set<string>();

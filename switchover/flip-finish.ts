@@ -9,7 +9,7 @@ import { within } from "./flip-budget.ts";
 import { isStale, limitsOf, onSide, reached, untilDone } from "./flip-sessions.ts";
 import type { FinishDeps } from "./flip-sessions.ts";
 import type { StepRecorder } from "./flip-steps.ts";
-import type { FlipDeps } from "./flip-types.ts";
+import type { Acknowledgements, FlipDeps } from "./flip-types.ts";
 
 /** Per try; every step here is repeated. */
 const LOCK_MS = 2_000;
@@ -33,10 +33,11 @@ export async function finish(deps: FinishDeps, work: Finish): Promise<void> {
       onSide(deps, attempt.to, (client) => openGuard(client, attempt), LOCK_MS * 2),
     ),
   );
+  using acknowledgements = deps.fleet.listenForEpoch(attempt.epoch);
   await steps.run("publish", () =>
     untilDone(deps, "recording the authority", () => publish(deps, work)),
   );
-  await steps.run("acknowledge", () => acknowledge(deps, work));
+  await steps.run("acknowledge", () => acknowledge(deps, work, acknowledgements));
   await steps.run("release", () => release(deps, attempt.number));
   await endAttempt(deps, attempt, steps);
 }
@@ -147,7 +148,7 @@ async function publish(deps: FinishDeps, { attempt, phase }: Finish): Promise<vo
     }
   };
   const { to: authority, epoch } = attempt;
-  const news = { authority, epoch, phase, mustBeNewest, isAwaited: true };
+  const news = { authority, epoch, phase, mustBeNewest };
   try {
     await within(FLEET_MS, "the control store", deps.fleet.publish(news));
   } catch (cause) {
@@ -157,13 +158,17 @@ async function publish(deps: FinishDeps, { attempt, phase }: Finish): Promise<vo
   }
 }
 
-async function acknowledge(deps: FlipDeps, work: Finish): Promise<void> {
+async function acknowledge(
+  deps: FlipDeps,
+  work: Finish,
+  acknowledgements: Acknowledgements,
+): Promise<void> {
   const ms = Math.max(SHORTEST_ACKNOWLEDGE_MS, work.leaseMs ?? 0);
   try {
     const { missing } = await within(
       ms + FLEET_MS,
       "the control store",
-      deps.fleet.awaitEpoch(work.attempt.epoch, ms),
+      acknowledgements.untilAll(ms),
     );
     if (missing.length > 0) {
       deps.log.warn(

@@ -7,7 +7,7 @@ import { arm } from "../store/postgres/guard.ts";
 import { guardDigestSql, guardedTables, unarmedSql } from "../store/postgres/guard-tables.ts";
 import type { TableRef } from "../store/postgres/guard-tables.ts";
 import { describeBlockers, lockBlockers } from "../store/postgres/lock-holders.ts";
-import { guardLock } from "../store/postgres/locks.ts";
+import { guardLock, GUARD_PATIENCE_SQL } from "../store/postgres/locks.ts";
 import { planRaise, raiseSequences } from "../store/postgres/sequences.ts";
 import type { RaiseOptions, RaisePlan } from "../store/postgres/sequences.ts";
 import {
@@ -142,9 +142,6 @@ export async function prepare(context: AttemptContext): Promise<Prepared> {
   return { sequences, guard };
 }
 
-/** Writers of the authority queue behind us at most this long, and always less than its `deadlock_timeout`. */
-const GUARD_LOCK_MS = 250;
-
 /**
  * Has each session do once what it will do while the app waits: the first time it compiles, plans and looks up in the
  * catalogs, which takes longer than all the rest. What is changed here is rolled back in the same message.
@@ -179,12 +176,10 @@ async function warm(context: AttemptContext, plan: RaisePlan): Promise<PreparedG
   await rehearse(sessions.other, to);
   const armed = await digestOfArmed(context);
   await raiseSequences({ ...raiseOptions(context), maxima: "indexed", plan });
-  // In a circle with two of the app's transactions it is us who step aside.
-  const { rows } = await sessions.authority.query<{ ms: string }>(
-    "select setting as ms from pg_settings where name = 'deadlock_timeout'",
+  const { rows } = await sessions.authority.query<{ ms: number }>(
+    `select ${GUARD_PATIENCE_SQL} as ms`,
   );
-  const half = Math.floor(Number(rows[0]?.ms ?? 1_000) / 2);
-  return { ...armed, lockMs: Math.max(1, Math.min(GUARD_LOCK_MS, half)) };
+  return { ...armed, lockMs: Number(rows[0]?.ms) };
 }
 
 /** The digest is read first, so that what changes between the two readings changes it. */

@@ -5,7 +5,7 @@ import { SIDES, directionFrom, otherSide } from "../config/words.ts";
 import type { Side } from "../config/words.ts";
 import { arm } from "../store/postgres/guard.ts";
 import { voidPositionSql } from "../store/postgres/identity.ts";
-import { directionLock, guardLock } from "../store/postgres/locks.ts";
+import { directionLock, guardLock, GUARD_PATIENCE_SQL } from "../store/postgres/locks.ts";
 import { changeFenced, writeAttemptSql, writeDirectionSql } from "../store/postgres/state.ts";
 import type { Attempt } from "../store/postgres/state.ts";
 import { examine, isDecided } from "./flip-decide.ts";
@@ -30,8 +30,6 @@ const RAISE_LOCK_MS = 1_000;
 const RAISE_MS = 60_000;
 const CLOSE_LOCK_MS = 2_000;
 const ARM_MS = 30_000;
-/** Writers queue behind us for at most so long, and always less than their `deadlock_timeout`. */
-const GUARD_LOCK_MS = 250;
 
 /** The numbers a process has taken for one try; a recovery that is repeated adds to them. */
 export type Claim = Set<number>;
@@ -174,7 +172,20 @@ async function undo(deps: FinishDeps, { attempt, facts, steps }: Resolve): Promi
 async function goForward(deps: FinishDeps, { attempt, facts, steps }: Resolve): Promise<Recovery> {
   const { number, from, to, epoch } = attempt;
   const direction = directionFrom(to);
-  const expected = { attempt: number };
+  const change = (doing: string, side: Side, statements: readonly string[]) =>
+    untilDone(
+      deps,
+      `${doing} the ${side} side (no side takes writes until the flip is through)`,
+      () =>
+        onSide(deps, side, (client) =>
+          changeFenced(client, {
+            side,
+            expected: { attempt: number },
+            lockTimeoutMs: CLOSE_LOCK_MS,
+            change: statements.join(";\n"),
+          }),
+        ),
+    );
   const isBack = wentBack(attempt, facts);
   if (isBack)
     deps.log.error(
@@ -182,66 +193,30 @@ async function goForward(deps: FinishDeps, { attempt, facts, steps }: Resolve): 
       `the ${from} side went back in time: it is closed, and everything copied to it again`,
     );
   await steps.run("close-again", () =>
-    untilDone(
-      deps,
-      `closing the ${from} side (no side takes writes until the flip is through)`,
-      () =>
-        onSide(deps, from, (client) =>
-          changeFenced(client, {
-            side: from,
-            expected,
-            lockTimeoutMs: CLOSE_LOCK_MS,
-            change: [...(isBack ? [voidPositionSql(direction)] : []), ...closeAgainSql(from)].join(
-              ";\n",
-            ),
-          }),
-        ),
-    ),
+    change("closing", from, [
+      ...(isBack ? [voidPositionSql(direction)] : []),
+      ...closeAgainSql(from),
+    ]),
   );
   // A side that came back from a failover or a restore may have lost its triggers' state; after a mere crash these find all in place.
   await steps.run("arm-again", () =>
     untilDone(deps, `arming the ${from} side`, async () => {
-      const change = {
-        side: from,
-        tables: deps.sides[from].tables,
-        attempt: number,
-        timeoutMs: ARM_MS,
-      };
-      await onSide(deps, from, (client) => arm(client, change), ARM_MS * 2);
+      const { tables } = deps.sides[from];
+      const arming = { side: from, tables, attempt: number, timeoutMs: ARM_MS };
+      await onSide(deps, from, (client) => arm(client, arming), ARM_MS * 2);
       await deps.ensureFeed(to);
     }),
   );
   // Only now: a mirror that finds both rows alike begins, and nobody else may be writing then.
   await steps.run("turn-again", () =>
-    untilDone(
-      deps,
-      `turning the ${from} side (no side takes writes until the flip is through)`,
-      () =>
-        onSide(deps, from, (client) =>
-          changeFenced(client, {
-            side: from,
-            expected,
-            lockTimeoutMs: CLOSE_LOCK_MS,
-            change: writeDirectionSql(from, direction, epoch),
-          }),
-        ),
-    ),
+    change("turning", from, [writeDirectionSql(from, direction, epoch)]),
   );
   const lock = directionLock(to);
   await steps.run("switch-again", () =>
-    untilDone(
-      deps,
-      `switching the ${to} side (no side takes writes until the flip is through)`,
-      () =>
-        onSide(deps, to, (client) =>
-          changeFenced(client, {
-            side: to,
-            expected,
-            lockTimeoutMs: CLOSE_LOCK_MS,
-            change: `select pg_advisory_xact_lock(${lock.classId}, ${lock.objectId}); ${writeDirectionSql(to, direction, epoch)}`,
-          }),
-        ),
-    ),
+    change("switching", to, [
+      `select pg_advisory_xact_lock(${lock.classId}, ${lock.objectId})`,
+      writeDirectionSql(to, direction, epoch),
+    ]),
   );
   await finish(deps, { attempt, steps });
   return { outcome: "completed", authority: to, epoch, attempt };
@@ -254,7 +229,7 @@ async function goForward(deps: FinishDeps, { attempt, facts, steps }: Resolve): 
 function closeAgainSql(from: Side): string[] {
   const { classId, objectId } = guardLock(from);
   return [
-    `select set_config('lock_timeout', least(${GUARD_LOCK_MS}, extract(epoch from current_setting('deadlock_timeout')::interval) * 500)::int::text, true)`,
+    `select set_config('lock_timeout', (${GUARD_PATIENCE_SQL})::text, true)`,
     `select pg_advisory_xact_lock(${classId}, ${objectId})`,
     `select setval('crossfade.guard_${from}', 1)`,
   ];

@@ -68,8 +68,6 @@ export interface Publication {
    * hold: whoever overtakes changes the row, so that a row unchanged since the hold says the same.
    */
   readonly mustBeNewest?: () => Promise<void>;
-  /** `awaitEpoch` follows. */
-  readonly isAwaited?: boolean;
 }
 
 /** What the sidecars measured while they held writes for an attempt. */
@@ -77,6 +75,12 @@ export interface HeldStats {
   readonly writes_held: number;
   readonly hold_ms: { readonly max: number; readonly p50: number; readonly p99: number };
   readonly failed: number;
+}
+
+/** What the sidecars acknowledge, heard until it is disposed of. */
+export interface Acknowledgements extends Disposable {
+  /** Resolves when every live sidecar has, or after `ms` with those that have not. */
+  untilAll(ms: number): Promise<Acknowledged>;
 }
 
 /** The sidecars, through the control store. */
@@ -95,8 +99,11 @@ export interface Fleet {
    * one must change nothing.
    */
   publish(news: Publication): Promise<void>;
-  /** Resolves when every live sidecar routes by `epoch` (or a higher one), or after `ms` with those that do not. */
-  awaitEpoch(epoch: number, ms: number): Promise<Acknowledged>;
+  /**
+   * From now on hears who routes by `epoch` or a higher one. Asked for before that is recorded: a sidecar may answer sooner than
+   * whoever records it knows that it is.
+   */
+  listenForEpoch(epoch: number): Acknowledgements;
   /** Ends the hold of this attempt and of every lower one: a recovery releases what a dead controller held. */
   release(attempt: number): Promise<void>;
   heldStats(attempt: number): Promise<HeldStats>;

@@ -103,19 +103,19 @@ export async function readCommands(store: ControlStore, limit = 50): Promise<Com
   return rows.map(toCommand);
 }
 
-/** Takes the oldest queued command (of these kinds; only this one), or undefined. Only the controller that leads calls this. */
+/** Takes the oldest queued command of these kinds (only this one), or undefined. Only the controller that leads calls this. */
 export async function claimCommand(
   store: ControlStore,
-  kinds?: readonly string[],
+  kinds: readonly string[],
   only?: number,
 ): Promise<Command | undefined> {
   const rows = await query<Row>(
     store,
     `update ${store.table("command")} set state = 'running', started = clock_timestamp()
-     where id = (select id from ${store.table("command")} where state = 'queued' and ($1::text[] is null or kind = any($1))
+     where id = (select id from ${store.table("command")} where state = 'queued' and kind = any($1)
                  and ($2::bigint is null or id = $2) order by id limit 1 for update skip locked)
      returning ${COLUMNS}`,
-    [kinds ?? null, only ?? null],
+    [kinds, only ?? null],
   );
   return rows[0] === undefined ? undefined : toCommand(rows[0]);
 }

@@ -21,6 +21,13 @@ export function guardLock(side: Side): AdvisoryLock {
   return { classId: CLASS_FIXED, objectId: side === "old" ? 1 : 2 };
 }
 
+/**
+ * How long the guard's lock may be asked for, ms: writers queue behind us meanwhile, and in a circle with two of the app's
+ * transactions it is us who step aside.
+ */
+export const GUARD_PATIENCE_SQL =
+  "greatest(1, least(250, extract(epoch from current_setting('deadlock_timeout')::interval) * 500))::int";
+
 /** Every sync takes it shared on its target; the switch of direction exclusively. */
 export function directionLock(target: Side): AdvisoryLock {
   return { classId: CLASS_FIXED, objectId: target === "old" ? 3 : 4 };

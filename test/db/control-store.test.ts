@@ -271,7 +271,9 @@ describe("commands", () => {
     const ids: number[] = [];
     for (let n = 0; n < 6; n += 1)
       ids.push(await enqueueCommand(store, { kind: "advance", args: { n }, by: "anna" }));
-    const claimed = await Promise.all(Array.from({ length: 10 }, () => claimCommand(store)));
+    const claimed = await Promise.all(
+      Array.from({ length: 10 }, () => claimCommand(store, ["advance"])),
+    );
     expect(claimed.flatMap((command) => command?.id ?? []).toSorted((a, b) => a - b)).toEqual(ids);
     const [first, second, third] = ids as [number, number, number];
     const waiting = waitForCommand(store, listener, first);

@@ -13,7 +13,7 @@ import { runFlip } from "../../switchover/flip.ts";
 import type { FlipDeps, FlipFailpoint } from "../../switchover/flip-types.ts";
 import { createDatabasePair } from "../support/databases.ts";
 import { FlipArena, away } from "../support/flip-arena.ts";
-import { flipDeps, openApp, withApp } from "../support/flip-deps.ts";
+import { acknowledgedBut, flipDeps, openApp, withApp } from "../support/flip-deps.ts";
 import { flipPlan, standing } from "../support/flip-world.ts";
 
 /** `forward:1 #4 open` as facts of a side; `!` = the attempt (flip from old to new, epoch 2) runs. */
@@ -246,7 +246,7 @@ describe("what happens around the decision", () => {
         if (failures-- > 0) throw new CrossfadeError("STALE", "the migration row moved on");
         await fleet.publish(...args);
       },
-      awaitEpoch: async () => ({ missing: ["sidecar-3"] }),
+      listenForEpoch: () => acknowledgedBut(["sidecar-3"]),
       release: () => Promise.reject(new Error("away")),
       heldStats: () => Promise.reject(new Error("away")),
     };

@@ -1,7 +1,7 @@
 import pg from "pg";
 import type { Side } from "../../config/words.ts";
 import type { Log } from "../../config/lifecycle.ts";
-import type { FlipDeps } from "../../switchover/flip-types.ts";
+import type { Acknowledgements, FlipDeps } from "../../switchover/flip-types.ts";
 
 /* What a flip needs, and nothing else: processes that tests start and kill by the hundred load it. */
 
@@ -50,13 +50,18 @@ export function flipDeps(config: FlipConfig, rest: Partial<FlipDeps> = {}): Flip
           [authority, epoch],
         );
       },
-      awaitEpoch: async () => ({ missing: [] }),
+      listenForEpoch: () => acknowledgedBut([]),
       release: async () => {},
       heldStats: async () => ({ writes_held: 0, hold_ms: { max: 0, p50: 0, p99: 0 }, failed: 0 }),
     },
     log: QUIET,
     ...rest,
   };
+}
+
+/** What a fleet hears in which all but these sidecars acknowledge. */
+export function acknowledgedBut(missing: readonly string[]): Acknowledgements {
+  return { untilAll: async () => ({ missing }), [Symbol.dispose]: nothing };
 }
 
 /** A feed that is there is left alone: putting its triggers on again would wait for the app's transactions. */
