@@ -28,6 +28,9 @@ import type { TransferHooks } from "./transfer.ts";
 
 function ignore(): void {}
 
+/** An answer that waits so long for its client waits for nothing that the app does. */
+const STALLED_MS = 100;
+
 /** The connection was gone before the app said anything: a read may be asked again. */
 const BROKEN_CONNECTION: ReadonlySet<string> = new Set([
   "UND_ERR_SOCKET",
@@ -38,7 +41,7 @@ const BROKEN_CONNECTION: ReadonlySet<string> = new Set([
 
 /**
  * One request through the sidecar: classify → (hold) → read small content → (hold) → decide → transfer → answer.
- * A write counts as in flight from being sent to the app until the app has answered.
+ * A write counts as in flight from being sent to the app until the app has answered, or its answer waits for the client.
  */
 export class Exchange implements TransferHooks, HeldWrite, Gathered {
   place = 0;
@@ -56,6 +59,7 @@ export class Exchange implements TransferHooks, HeldWrite, Gathered {
   #transfer: Transfer | undefined;
   #leaveHold: (() => void) | undefined;
   #inFlight = false;
+  #stalled: NodeJS.Timeout | undefined;
   #continueAsked: boolean;
   #status = 0;
   #isEventStream = false;
@@ -279,6 +283,19 @@ export class Exchange implements TransferHooks, HeldWrite, Gathered {
     this.#shadowed?.part(part);
   }
 
+  /** A flip waits for apps, not for clients. What the app still wrote afterwards the guard would refuse. */
+  onBackpressure(isOn: boolean): void {
+    clearTimeout(this.#stalled);
+    if (isOn && this.#inFlight && !this.#isEventStream)
+      this.#stalled = setTimeout(() => this.#endFlight(), STALLED_MS);
+  }
+
+  #endFlight(): void {
+    clearTimeout(this.#stalled);
+    if (this.#inFlight) this.#context.hold.end(this.requestId);
+    this.#inFlight = false;
+  }
+
   onDone(settleFollows: boolean): void {
     this.#trace?.answered(this.#status);
     this.#tokens.onDone(settleFollows);
@@ -349,9 +366,8 @@ export class Exchange implements TransferHooks, HeldWrite, Gathered {
   }
 
   #finish(failed: boolean): void {
-    const { hold, traffic, held } = this.#context;
-    if (this.#inFlight) hold.end(this.requestId);
-    this.#inFlight = false;
+    const { traffic, held } = this.#context;
+    this.#endFlight();
     if (this.#decision !== undefined) {
       const on = { side: this.#decision.side, kind: this.#class.kind, route: this.#class.route };
       traffic.record(on, this.#status, failed, performance.now() - this.#startedAt);

@@ -43,6 +43,8 @@ export interface TransferHooks {
   ownHeaders(): string[];
   /** A part of the answer has come. It is sent after this, as soon as the answer may be. */
   onPart(part: Buffer): void;
+  /** The client does not take the answer as fast as it comes; then it does again. */
+  onBackpressure(isOn: boolean): void;
   /** The app's answer is complete. `settleFollows`: it waited for that, and `settle` is called next. */
   onDone(settleFollows: boolean): void;
   /** The dropped answer is gone. */
@@ -133,12 +135,12 @@ export class Transfer implements Dispatcher.DispatchHandler {
     this.#follow(controller, this.#hooks.onHead(status, this.#headers));
   }
 
-  onResponseData(controller: Dispatcher.DispatchController, chunk: Buffer): void {
+  onResponseData(_controller: Dispatcher.DispatchController, chunk: Buffer): void {
     this.#received += chunk.length;
     this.#hooks.onPart(chunk);
     // Also while paused: when the app closes its connection undici hands over what it still has.
     if (this.#state === "waiting") this.#kept.push(chunk);
-    else this.#send(controller, chunk);
+    else this.#send(chunk);
   }
 
   onResponseEnd(
@@ -207,7 +209,7 @@ export class Transfer implements Dispatcher.DispatchHandler {
   #goOn(): void {
     const { response } = this.#job;
     for (const chunk of this.#kept.splice(0)) this.#write(chunk);
-    if (response.writableNeedDrain) response.once("drain", () => this.#controller?.resume());
+    if (response.writableNeedDrain) this.#pause();
     else this.#controller?.resume();
     // A small answer comes in one piece with its head. Anything else must not keep the head waiting: event streams.
     if (this.#length === undefined || this.#length > SMALL_BYTES)
@@ -221,13 +223,19 @@ export class Transfer implements Dispatcher.DispatchHandler {
     response.flushHeaders();
   }
 
-  #send(controller: Dispatcher.DispatchController, chunk: Buffer): void {
-    if (this.#received === this.#length) {
-      this.#kept.push(chunk);
-    } else if (!this.#write(chunk)) {
-      controller.pause();
-      this.#job.response.once("drain", () => controller.resume());
-    }
+  #send(chunk: Buffer): void {
+    if (this.#received === this.#length) this.#kept.push(chunk);
+    else if (!this.#write(chunk)) this.#pause();
+  }
+
+  /** Until the client has taken what it was sent. */
+  #pause(): void {
+    this.#controller?.pause();
+    this.#hooks.onBackpressure(true);
+    this.#job.response.once("drain", () => {
+      this.#hooks.onBackpressure(false);
+      this.#controller?.resume();
+    });
   }
 
   #write(chunk: Buffer): boolean {

@@ -110,6 +110,26 @@ test("a hold is acknowledged when the writes in flight are answered; a write cau
   expect((await other).body).toBe("old /other");
 });
 
+test("a client that does not read the answer to its write is not waited for", async () => {
+  const size = 32 * 1024 * 1024;
+  const old = await startApp("old", (_request, response) => {
+    response.end(Buffer.alloc(size, "a"));
+  });
+  const { url, source, sidecar } = await start({ old });
+  const answer = await new Promise<http.IncomingMessage>((resolve) =>
+    http.request(url, { method: "POST" }, resolve).end(),
+  );
+  expect(sidecar.stats().in_flight_writes).toBe(1);
+  source.hold(1, LEASE);
+  await expect
+    .poll(() => source.acknowledged.at(-1))
+    .toEqual({ epoch: 1, hold: 1, inFlightWrites: 0 });
+  let received = 0;
+  for await (const part of answer) received += (part as Buffer).length;
+  expect(received).toBe(size);
+  expect(source.acknowledged.at(-1)).toEqual({ epoch: 1, hold: 1, inFlightWrites: 0 });
+});
+
 test("streams and upgrades are not waited for", async () => {
   const old = await startApp("old", (_request, response) => {
     response.writeHead(200, { "content-type": "text/event-stream" }).write("data: 1\n\n");
