@@ -13,6 +13,7 @@ import {
   type ConversationRow,
   inTransaction,
   openPool,
+  prepared,
 } from "./database.ts";
 
 /** Starts the new app: tags are rows. */
@@ -30,6 +31,33 @@ const SELECT = `select ${COLUMNS}, array(
     select t.name from conversation_tags ct join tags t on t.id = ct.tag_id
     where ct.conversation_id = c.id order by ct.position) as tags
   from conversations c`;
+const READ = prepared(`${SELECT} where c.id = $1`);
+const LIST = prepared(`${SELECT} where user_id = $1 order by updated_at desc, id desc limit $2`);
+const CREATE = prepared(
+  `insert into conversations (id, user_id, title, metadata, created_at, updated_at)
+   values ($1, $2, $3, $4, now(), now())`,
+);
+const LOCK = prepared("select from conversations where id = $1 for update");
+const UPDATE = prepared(
+  "update conversations set title = $2, metadata = $3, updated_at = now() where id = $1",
+);
+const REMOVE = prepared("delete from conversations where id = $1");
+const REMOVE_TAGS = prepared("delete from conversation_tags where conversation_id = $1");
+const REMOVE_OTHER_TAGS = prepared(
+  `delete from conversation_tags ct using tags t
+   where ct.conversation_id = $1 and t.id = ct.tag_id and t.name <> all ($2::text[])`,
+);
+// In the order of their ids: two conversations that add the same tags must not wait for each other.
+const ADD_TAGS = prepared(
+  `insert into tags (id, user_id, name)
+   select md5($1::uuid || ':' || name)::uuid, $1, name from unnest($2::text[]) name order by 1
+   on conflict do nothing`,
+);
+const TAG = prepared(
+  `insert into conversation_tags as ct (conversation_id, tag_id, position)
+   select $1, md5($2::uuid || ':' || name)::uuid, n - 1 from unnest($3::text[]) with ordinality t(name, n)
+   on conflict (conversation_id, tag_id) do update set position = excluded.position where ct.position <> excluded.position`,
+);
 
 export function createNewStore(pool: pg.Pool): ConversationStore {
   return {
@@ -37,43 +65,33 @@ export function createNewStore(pool: pg.Pool): ConversationStore {
       await pool.query("select 1");
     },
     async list(user, limit) {
-      const { rows } = await pool.query<TaggedRow>(
-        `${SELECT} where user_id = $1 order by updated_at desc, id desc limit $2`,
-        [user, limit],
-      );
+      const { rows } = await pool.query<TaggedRow>(LIST([user, limit]));
       return rows.map(toConversation);
     },
     get: (id) => read(pool, id),
     create: ({ id, user, title, tags, metadata }) =>
       inTransaction(pool, async (client) => {
-        await client.query(
-          `insert into conversations (id, user_id, title, metadata, created_at, updated_at)
-           values ($1, $2, $3, $4, now(), now())`,
-          [id, user, title, metadata],
-        );
+        await client.query(CREATE([id, user, title, metadata]));
         await addTags(client, { id, user, tags });
         return (await read(client, id))!;
       }),
     update: (id, change) =>
       inTransaction(pool, async (client) => {
         // Lock, then read in a later statement: one that waits for the lock would read the tags of before the wait.
-        await client.query("select from conversations where id = $1 for update", [id]);
+        await client.query(LOCK([id]));
         const current = await read(client, id);
         if (current === undefined) return undefined;
         const { title, tags, metadata } = change(current);
-        await client.query(
-          "update conversations set title = $2, metadata = $3, updated_at = now() where id = $1",
-          [id, title, metadata],
-        );
-        await removeOtherTags(client, { id, tags });
+        await client.query(UPDATE([id, title, metadata]));
+        await client.query(REMOVE_OTHER_TAGS([id, tags]));
         await addTags(client, { id, user: current.user, tags });
         return read(client, id);
       }),
     remove: (id) =>
       inTransaction(pool, async (client) => {
-        await client.query("select from conversations where id = $1 for update", [id]);
-        await client.query("delete from conversation_tags where conversation_id = $1", [id]);
-        const { rowCount } = await client.query("delete from conversations where id = $1", [id]);
+        await client.query(LOCK([id]));
+        await client.query(REMOVE_TAGS([id]));
+        const { rowCount } = await client.query(REMOVE([id]));
         return rowCount === 1;
       }),
     close: () => pool.end(),
@@ -81,7 +99,7 @@ export function createNewStore(pool: pg.Pool): ConversationStore {
 }
 
 async function read(db: pg.Pool | pg.PoolClient, id: string): Promise<Conversation | undefined> {
-  const { rows } = await db.query<TaggedRow>(`${SELECT} where c.id = $1`, [id]);
+  const { rows } = await db.query<TaggedRow>(READ([id]));
   return rows[0] === undefined ? undefined : toConversation(rows[0]);
 }
 
@@ -103,30 +121,8 @@ async function addTags(
   { id, user, tags }: { id: string; user: string; tags: readonly string[] },
 ): Promise<void> {
   if (tags.length === 0) return;
-  // In the order of their ids: two conversations that add the same tags must not wait for each other.
-  await client.query(
-    `insert into tags (id, user_id, name)
-     select md5($1::uuid || ':' || name)::uuid, $1, name from unnest($2::text[]) name order by 1
-     on conflict do nothing`,
-    [user, tags],
-  );
-  await client.query(
-    `insert into conversation_tags as ct (conversation_id, tag_id, position)
-     select $1, md5($2::uuid || ':' || name)::uuid, n - 1 from unnest($3::text[]) with ordinality t(name, n)
-     on conflict (conversation_id, tag_id) do update set position = excluded.position where ct.position <> excluded.position`,
-    [id, user, tags],
-  );
-}
-
-async function removeOtherTags(
-  client: pg.PoolClient,
-  { id, tags }: { id: string; tags: readonly string[] },
-): Promise<void> {
-  await client.query(
-    `delete from conversation_tags ct using tags t
-     where ct.conversation_id = $1 and t.id = ct.tag_id and t.name <> all ($2::text[])`,
-    [id, tags],
-  );
+  await client.query(ADD_TAGS([user, tags]));
+  await client.query(TAG([id, user, tags]));
 }
 
 if (import.meta.main) {

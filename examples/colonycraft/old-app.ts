@@ -14,6 +14,7 @@ import {
   type ConversationRow,
   inTransaction,
   openPool,
+  prepared,
 } from "./database.ts";
 
 /** Starts the old app: tags live in `metadata` as `category` and `more_tags`. */
@@ -23,56 +24,55 @@ export async function startOldApp(
   return listen(createApi(createOldStore(openPool(options))), options.port ?? 0);
 }
 
+const LIST = prepared(
+  `select ${COLUMNS} from conversations c where user_id = $1 order by updated_at desc, id desc limit $2`,
+);
+const READ = prepared(`select ${COLUMNS} from conversations c where id = $1`);
+const LOCK = prepared(`select ${COLUMNS} from conversations c where id = $1 for update`);
+const CREATE = prepared(
+  `insert into conversations as c (id, user_id, title, metadata, created_at, updated_at)
+   values ($1, $2, $3, $4, now(), now()) returning ${COLUMNS}`,
+);
+const UPDATE = prepared(
+  `update conversations c set title = $2, metadata = $3, updated_at = now() where id = $1 returning ${COLUMNS}`,
+);
+const REMOVE = prepared("delete from conversations where id = $1");
+
 export function createOldStore(pool: pg.Pool): ConversationStore {
   return {
     async ping() {
       await pool.query("select 1");
     },
     async list(user, limit) {
-      const { rows } = await pool.query<ConversationRow>(
-        `select ${COLUMNS} from conversations c where user_id = $1 order by updated_at desc, id desc limit $2`,
-        [user, limit],
-      );
+      const { rows } = await pool.query<ConversationRow>(LIST([user, limit]));
       return rows.map(toConversation);
     },
-    get: (id) => read(pool, id),
+    async get(id) {
+      const { rows } = await pool.query<ConversationRow>(READ([id]));
+      return rows[0] === undefined ? undefined : toConversation(rows[0]);
+    },
     async create({ id, user, ...content }) {
       const { rows } = await pool.query<ConversationRow>(
-        `insert into conversations as c (id, user_id, title, metadata, created_at, updated_at)
-         values ($1, $2, $3, $4, now(), now()) returning ${COLUMNS}`,
-        [id, user, content.title, toMetadata(content)],
+        CREATE([id, user, content.title, toMetadata(content)]),
       );
       return toConversation(rows[0]!);
     },
     update: (id, change) =>
       inTransaction(pool, async (client) => {
-        const current = await read(client, id, "for update");
-        if (current === undefined) return undefined;
-        const content = change(current);
+        const { rows: found } = await client.query<ConversationRow>(LOCK([id]));
+        if (found[0] === undefined) return undefined;
+        const content = change(toConversation(found[0]));
         const { rows } = await client.query<ConversationRow>(
-          `update conversations c set title = $2, metadata = $3, updated_at = now() where id = $1 returning ${COLUMNS}`,
-          [id, content.title, toMetadata(content)],
+          UPDATE([id, content.title, toMetadata(content)]),
         );
         return toConversation(rows[0]!);
       }),
     async remove(id) {
-      const { rowCount } = await pool.query("delete from conversations where id = $1", [id]);
+      const { rowCount } = await pool.query(REMOVE([id]));
       return rowCount === 1;
     },
     close: () => pool.end(),
   };
-}
-
-async function read(
-  db: pg.Pool | pg.PoolClient,
-  id: string,
-  lock: "" | "for update" = "",
-): Promise<Conversation | undefined> {
-  const { rows } = await db.query<ConversationRow>(
-    `select ${COLUMNS} from conversations c where id = $1 ${lock}`,
-    [id],
-  );
-  return rows[0] === undefined ? undefined : toConversation(rows[0]);
 }
 
 function toConversation({
