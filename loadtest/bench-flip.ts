@@ -33,6 +33,7 @@ interface Command {
 const workspace = createWorkspace();
 const recorder = new Recorder();
 const flips: Receipt[] = [];
+const held: number[] = [];
 const seen = new Set<string>();
 let undone = 0;
 let failed = 0;
@@ -77,8 +78,10 @@ let stale = 0;
     for (const receipt of (await answer.json()) as (Receipt & { readonly at: string })[]) {
       if (receipt.kind === "drill" || seen.has(receipt.at)) continue;
       seen.add(receipt.at);
-      if (receipt.ok) flips.push(receipt);
-      else process.stderr.write(`a ${receipt.kind} was undone: ${receipt.why}\n`);
+      if (receipt.ok) {
+        flips.push(receipt);
+        held.push(...(await world.held()));
+      } else process.stderr.write(`a ${receipt.kind} was undone: ${receipt.why}\n`);
       if (!receipt.ok) undone += 1;
     }
   }
@@ -102,12 +105,12 @@ let stale = 0;
   }
 }
 const longest = flips.map(({ hold_ms: hold }) => hold?.max ?? Number.NaN);
-const p99s = flips.map(({ hold_ms: hold }) => hold?.p99 ?? Number.NaN);
 for (const hold of longest) recorder.add("hold of one flip, longest", "ms", hold);
 for (const share of [0.5, 0.9, 0.99])
   recorder.add(`hold of one flip, longest, p${share * 100}`, "ms", percentile(longest, share));
 recorder.add("hold_max", "ms", Math.max(...longest));
-recorder.add("hold_p99", "ms", percentile(p99s, 0.99));
+recorder.add("hold_p99", "ms", percentile(held, 0.99));
+recorder.add("held", "requests", held.length);
 recorder.add("failed", "requests", failed);
 recorder.add("stale", "reads", stale);
 recorder.add("flips", "flips", flips.length);

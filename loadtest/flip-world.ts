@@ -1,7 +1,6 @@
 import { createWriteStream, writeFileSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
-import pg from "pg";
 import { parse, stringify } from "yaml";
 import { expandEnvironment } from "../config/environment.ts";
 import { SIDES } from "../config/words.ts";
@@ -12,6 +11,7 @@ import { RunningProcess } from "../examples/demo/processes.ts";
 import type { Workspace } from "../examples/demo/workspace.ts";
 import { startEmbeddedPostgres } from "../examples/support/embedded-postgres.ts";
 import { freePort } from "../examples/support/free-port.ts";
+import { execute } from "./world.ts";
 
 export interface FlipWorldOptions {
   readonly workspace: Workspace;
@@ -24,6 +24,8 @@ export interface FlipWorld {
   readonly sidecars: readonly string[];
   readonly operate: string;
   readonly users: readonly string[];
+  /** How long each write waited in the flip before, ms. */
+  held(): Promise<readonly number[]>;
 }
 
 const USERS = 200;
@@ -70,7 +72,23 @@ export async function openFlipWorld(
     const process = start(n === 0 ? cli.up() : cli.start(`sidecar-${n + 1}`, "proxy"));
     await process.until(() => answers(sidecar), never);
   }
-  return { sidecars, operate, users: userIds({ users: USERS }) };
+  return {
+    sidecars,
+    operate,
+    users: userIds({ users: USERS }),
+    held: () => heldInLastFlip(databases.new),
+  };
+}
+
+/** As the sidecars reported it: a receipt says only the most and two quantiles. */
+async function heldInLastFlip(control: string): Promise<readonly number[]> {
+  const { rows } = await execute(
+    control,
+    `with held as (select stats -> 'held' as report from crossfade.sidecar)
+     select waited::float8 as ms from held, jsonb_array_elements(report -> 'durations_ms') waited
+     where (report ->> 'attempt')::int = (select max((report ->> 'attempt')::int) from held)`,
+  );
+  return rows.map(({ ms }) => ms as number);
 }
 
 async function startDatabases(
@@ -90,14 +108,11 @@ async function startDatabases(
 
 /** Tables with a sequence each and some rows on the old side. */
 async function createMore(databaseUrl: string, names: readonly string[]): Promise<void> {
-  const client = new pg.Client({ connectionString: databaseUrl });
-  await client.connect();
-  try {
-    for (const name of names)
-      await client.query(`create table ${name} (id bigserial primary key, body text not null)`);
-  } finally {
-    await client.end();
-  }
+  for (const name of names)
+    await execute(
+      databaseUrl,
+      `create table ${name} (id bigserial primary key, body text not null)`,
+    );
 }
 
 interface PlanOptions {
