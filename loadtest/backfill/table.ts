@@ -8,7 +8,7 @@ const indexes = (table: string) =>
 export function oldTable(rows: number): string {
   return `create table events ${COLUMNS("amount numeric")};
   insert into events select n, n % 5000, (n % 100000) / 100.0, md5(n::text) || md5((n + 1)::text) || md5((n + 2)::text), timestamptz '2024-01-01' + n * interval '1 second' from generate_series(1, ${rows}) n;
-  ${indexes("events")} analyze events`;
+  ${indexes("events")}`;
 }
 
 export function newTable(table: string): string {
