@@ -14,8 +14,8 @@ const LEAST_GROWTH = 0.01;
 const CUT = 0.5;
 /** Ticks until the heartbeats tell what a cut did. Cutting before that would cut for what is over. */
 const EFFECT_TICKS = 3;
-/** A p99 within this of its baseline is noise, whatever the factor says. */
-const SLACK_MS = 1;
+/** A p99 within this of its baseline is noise, whatever the factor says. More would be felt by an app whose p99 is 2 ms. */
+const SLACK_MS = 0.25;
 /** Share of the newest sample in the baseline. */
 const LEARN = 0.2;
 
