@@ -130,6 +130,10 @@ export class ControlLink implements RoutingSource {
     return this.#peers.untilHeard(pledge, ms);
   }
 
+  async look(): Promise<void> {
+    await this.#watcher?.look();
+  }
+
   onState(listener: (state: RoutingState) => void): () => void {
     return this.#states.on(listener);
   }

@@ -6,6 +6,7 @@ import type { Classify } from "./classify.ts";
 import type { Exchange } from "./exchange.ts";
 import type { HoldGate } from "./hold.ts";
 import type { RoutingState } from "./ports.ts";
+import type { Refusals } from "./refusals.ts";
 import type { Shadow } from "./shadow/shadow.ts";
 import type { HeldRecorder, TrafficRecorder } from "./stats.ts";
 import type { SidecarTracing } from "./trace/ports.ts";
@@ -24,6 +25,7 @@ export interface ExchangeContext {
   /** For reads of new while it is not the authority. */
   readonly breaker: Breaker;
   readonly held: HeldRecorder;
+  readonly refusals: Refusals;
   readonly shadow: Shadow;
   /** undefined: the plan asks for no traces. */
   readonly tracing: SidecarTracing | undefined;

@@ -4,7 +4,7 @@ import type { RouteClass } from "./classify.ts";
 import type { ExchangeContext } from "./exchange-context.ts";
 import { ExchangeTokens } from "./exchange-tokens.ts";
 import type { Gathered } from "./gathering.ts";
-import { headBytes, requestHeaders, valueOf } from "./headers.ts";
+import { headBytes, requestHeaders, saysNotApplied, valueOf } from "./headers.ts";
 import type { HeldWrite } from "./hold.ts";
 import type { ClientRequest, ClientResponse } from "./inbound.ts";
 import {
@@ -30,6 +30,9 @@ function ignore(): void {}
 
 /** An answer that waits so long for its client waits for nothing that the app does. */
 const STALLED_MS = 100;
+
+/** A write that is refused again and again gets the app's answer. */
+const MOST_REPEATS = 3;
 
 /** The connection was gone before the app said anything: a read may be asked again. */
 const BROKEN_CONNECTION: ReadonlySet<string> = new Set([
@@ -65,6 +68,11 @@ export class Exchange implements TransferHooks, HeldWrite, Gathered {
   #isEventStream = false;
   #shadowed: ShadowSample | undefined;
   #retried = false;
+  /** The epoch in which a write was sent, and how often it was sent again. */
+  #sentIn = 0;
+  #repeats = 0;
+  /** The app has said that nothing of this write was applied, and it may be sent again. */
+  #isRefused = false;
   /** The attempt that held it. */
   #heldBy: number | undefined;
   #over = false;
@@ -182,6 +190,7 @@ export class Exchange implements TransferHooks, HeldWrite, Gathered {
   #ask(): void {
     const decision = this.#decide();
     if (this.#class.kind === "write") {
+      this.#sentIn = this.#context.state().epoch;
       this.#context.hold.begin(this.requestId);
       this.#inFlight = true;
     }
@@ -237,7 +246,21 @@ export class Exchange implements TransferHooks, HeldWrite, Gathered {
       valueOf(headers, "content-type")?.startsWith("text/event-stream") === true;
     const verdict = this.#tokens.onHead(headers, this.#decision?.side);
     if (this.#class.kind === "read") this.#sample(headers);
-    return verdict;
+    return this.#isNotDone(headers) ? "wait" : verdict;
+  }
+
+  /** The app has not done this write, and says that it may be sent again. */
+  #isNotDone(headers: readonly string[]): boolean {
+    if (this.#class.kind !== "write" || this.#status < 400) return false;
+    const mayBeRepeated =
+      (this.#class.pin === undefined || this.#class.pin === "authority") &&
+      !this.#isStreamed() &&
+      this.#repeats < MOST_REPEATS;
+    this.#isRefused = mayBeRepeated && saysNotApplied(headers);
+    // A flip need not wait for it: the app is done with it.
+    if (this.#isRefused) this.#endFlight();
+    else if (this.#status >= 500) this.#context.refusals.suspect();
+    return this.#isRefused;
   }
 
   /** Some reads are asked of the other side too, once this client has its answer. */
@@ -270,8 +293,14 @@ export class Exchange implements TransferHooks, HeldWrite, Gathered {
     );
   }
 
-  async settle(): Promise<void> {
+  async settle(): Promise<"send" | "drop"> {
+    if (this.#isRefused) {
+      if (await this.#context.refusals.isOutdated(this.#sentIn)) return "drop";
+      this.#isRefused = false;
+      this.#reportHeld(this.#status >= 500);
+    }
     await this.#tokens.settle();
+    return "send";
   }
 
   ownHeaders(): string[] {
@@ -304,7 +333,18 @@ export class Exchange implements TransferHooks, HeldWrite, Gathered {
 
   onDropped(): void {
     this.#trace?.answered(this.#status);
-    this.#fallBack();
+    if (this.#isRefused) this.#repeat();
+    else this.#fallBack();
+  }
+
+  /** Nothing of it was applied: it is held, or sent, as if it had come now. */
+  #repeat(): void {
+    this.#isRefused = false;
+    this.#repeats += 1;
+    this.#status = 0;
+    if (this.#response.destroyed) return;
+    if (this.#mustWait()) this.#enterHold();
+    else if (!this.#isTurnedAway()) this.#dispatch();
   }
 
   onFailed(error: Error, nothingSent: boolean): void {
@@ -366,13 +406,19 @@ export class Exchange implements TransferHooks, HeldWrite, Gathered {
   }
 
   #finish(failed: boolean): void {
-    const { traffic, held } = this.#context;
+    const { traffic } = this.#context;
     this.#endFlight();
     if (this.#decision !== undefined) {
       const on = { side: this.#decision.side, kind: this.#class.kind, route: this.#class.route };
       traffic.record(on, this.#status, failed, performance.now() - this.#startedAt);
     }
-    if (this.#heldBy !== undefined) held.answered(this.#heldBy, failed);
+    if (!this.#isRefused) this.#reportHeld(failed);
+  }
+
+  /** The end of a write that was held, once. */
+  #reportHeld(failed: boolean): void {
+    if (this.#heldBy !== undefined) this.#context.held.answered(this.#heldBy, failed);
+    this.#heldBy = undefined;
   }
 
   #closed(): void {

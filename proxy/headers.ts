@@ -200,6 +200,11 @@ export function sendableText(text: string | undefined): string | undefined {
   return text !== undefined && /^[\t\x20-\x7e\x80-\xff]*$/.test(text) ? text : undefined;
 }
 
+/** Whether an app says of a write it has failed that nothing of it was applied: it may be sent again then. */
+export function saysNotApplied(raw: readonly string[]): boolean {
+  return valueOf(raw, "crossfade-applied")?.toLowerCase() === "no";
+}
+
 /** The first value of a field, by its lower-case name. */
 export function valueOf(raw: readonly string[], lowerName: string): string | undefined {
   for (let index = 0; index < raw.length; index += 2) {

@@ -62,6 +62,8 @@ export interface RoutingSource {
   heard(pledge: number): boolean;
   /** Waits for that, at most so long. */
   untilHeard(pledge: number, ms: number): Promise<boolean>;
+  /** Asks for the state. Resolves when it is as it was at the time of this call, or later, or cannot be had. */
+  look(): Promise<void>;
   onState(listener: (state: RoutingState) => void): () => void;
   onPassed(listener: () => void): () => void;
   /** `connected`, `alone` or `inStep` changed. */

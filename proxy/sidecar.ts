@@ -15,6 +15,7 @@ import { FailStatic } from "./fail-static.ts";
 import { HoldGate } from "./hold.ts";
 import type { ClientRequest, ClientResponse } from "./inbound.ts";
 import type { FenceWriter, RoutingSource, RoutingState } from "./ports.ts";
+import { Refusals } from "./refusals.ts";
 import { createServer, createTlsServer } from "./server.ts";
 import type { ClientServer, ServerHandlers } from "./server.ts";
 import { RunningExchanges } from "./running-exchanges.ts";
@@ -330,6 +331,7 @@ class RunningSidecar implements Sidecar {
       traffic: this.#traffic,
       breaker: this.#breaker,
       held: this.#held,
+      refusals: new Refusals(this.#source),
       shadow: this.#shadow,
       tracing: this.#tracing,
       fallback: canary.fallback,

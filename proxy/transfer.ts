@@ -37,8 +37,8 @@ export interface TransferJob {
 export interface TransferHooks {
   /** The head of the app's answer. `wait`: call `settle` before sending; `drop`: it will be asked elsewhere. */
   onHead(status: number, headers: RawHeaders): "send" | "wait" | "drop";
-  /** Resolves when the answer may be sent. */
-  settle(): Promise<void>;
+  /** Resolves when the answer may be sent, or `drop`: it will be asked elsewhere. */
+  settle(): Promise<"send" | "drop">;
   /** Header fields of this sidecar for the answer. */
   ownHeaders(): string[];
   /** A part of the answer has come. It is sent after this, as soon as the answer may be. */
@@ -169,8 +169,7 @@ export class Transfer implements Dispatcher.DispatchHandler {
     if (verdict === "send") {
       this.#open();
     } else if (verdict === "drop") {
-      this.#dropped = true;
-      controller.abort(new Dropped("answered elsewhere"));
+      this.#drop();
     } else if (this.#length !== undefined && this.#length <= SMALL_BYTES) {
       this.#waitsForEnd = true;
     } else {
@@ -180,8 +179,20 @@ export class Transfer implements Dispatcher.DispatchHandler {
   }
 
   async #openLater(): Promise<void> {
-    await this.#hooks.settle();
-    if (this.#state === "waiting") this.#open();
+    const verdict = await this.#hooks.settle();
+    if (this.#state !== "waiting") return;
+    if (verdict === "send") this.#open();
+    else this.#drop();
+  }
+
+  #drop(): void {
+    if (this.#ended) {
+      this.#state = "over";
+      this.#hooks.onDropped();
+      return;
+    }
+    this.#dropped = true;
+    this.#controller?.abort(new Dropped("answered elsewhere"));
   }
 
   /** Sends the head and what is there already. */

@@ -78,6 +78,8 @@ export function createApi(store: ConversationStore): FastifyInstance {
   const app = Fastify({ ajv: { customOptions: { coerceTypes: false, removeAdditional: false } } });
   app.setErrorHandler(async (error: FastifyError, _request, reply) => {
     const { status, message } = explain(error);
+    // Refused by the guard, the whole transaction: a sidecar that hears this sends the write to the side that takes it.
+    if (error.code === "CF001") reply.header("crossfade-applied", "no");
     return reply.code(status).send({ error: message });
   });
   app.setNotFoundHandler(async (_request, reply) =>

@@ -33,6 +33,8 @@ export class StateWatcher {
   /** When a notification last brought a row: what was asked for before then may be older than it. */
   #pushedAt = Number.NEGATIVE_INFINITY;
   #failing = false;
+  #looking: Promise<void> = Promise.resolve();
+  #nextLook: Promise<void> | undefined;
 
   constructor(store: ControlStore, listener: Listener, log: Log) {
     this.#store = store;
@@ -94,10 +96,20 @@ export class StateWatcher {
     });
   }
 
+  /** Reads the row now. Resolves when a reading that begins after this call has arrived, or failed; whoever asks meanwhile shares the next. */
+  look(): Promise<void> {
+    this.#nextLook ??= this.#looking.then(() => {
+      this.#nextLook = undefined;
+      this.#looking = this.#running.shouldRun() ? this.#read() : Promise.resolve();
+      return this.#looking;
+    });
+    return this.#nextLook;
+  }
+
   async stop(): Promise<void> {
     this.#running.stop();
     for (const off of this.#unsubscribe) off();
-    await this.#loop;
+    await Promise.all([this.#loop, this.#looking]);
   }
 
   async #run(): Promise<void> {

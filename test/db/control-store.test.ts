@@ -205,6 +205,27 @@ describe("notifications", () => {
     await watcher.stop();
   });
 
+  test("asked for the row, the watcher has read it since; also when it changed without a word", async () => {
+    const store = await freshStore(database);
+    const watcher = watchState(store, await openTestListener(store), silentLog);
+    await watcher.until(() => true);
+    const looked: string[] = [];
+    for (const phase of ["dual-write", "backfill", "verify", "shadow"]) {
+      await withClient(database, (client) =>
+        client.query(`update ${store.table("migration")} set phase = $1, version = version + 1`, [
+          phase,
+        ]),
+      );
+      await Promise.all([watcher.look(), watcher.look()]);
+      looked.push(watcher.current?.phase ?? "nothing");
+    }
+    expect(looked).toEqual(["dual-write", "backfill", "verify", "shadow"]);
+    const asked = watcher.look();
+    await watcher.stop();
+    await asked;
+    await watcher.look();
+  });
+
   test("the listener itself comes back after its connection was killed", async () => {
     const store = await freshStore(database);
     const listener = await openTestListener(store, "sidecars");

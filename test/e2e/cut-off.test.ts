@@ -23,7 +23,8 @@ async function startNotesApp(databaseUrl: string): Promise<string> {
         : pool.query("select 1");
     await work.then(
       () => response.writeHead(201).end("ok"),
-      (error: pg.DatabaseError) => response.writeHead(409).end(error.code),
+      (error: pg.DatabaseError) =>
+        response.writeHead(409, { "crossfade-applied": "no" }).end(error.code),
     );
   });
   return app.url;

@@ -134,7 +134,8 @@ async function startNotesApp(databaseUrl: string): Promise<string> {
       .query("insert into notes values ($1, $2) on conflict (id) do update set n = $2", row)
       .then(
         () => response.writeHead(201).end("ok"),
-        (error: pg.DatabaseError) => response.writeHead(409).end(error.code),
+        (error: pg.DatabaseError) =>
+          response.writeHead(409, { "crossfade-applied": "no" }).end(error.code),
       );
   });
   return app.url;

@@ -51,6 +51,9 @@ export class HandSource implements RoutingSource {
   #heard = true;
   #pledges = 0;
   reported: SidecarStats | undefined;
+  looks = 0;
+  /** What a look at the control store finds. */
+  onLook: () => unknown = () => {};
 
   constructor(state: RoutingState | undefined) {
     this.#state = state;
@@ -65,6 +68,10 @@ export class HandSource implements RoutingSource {
   pledge = () => ++this.#pledges;
   heard = () => this.#heard;
   untilHeard = async () => this.#heard;
+  look = async (): Promise<void> => {
+    this.looks += 1;
+    await this.onLook();
+  };
   onState = (listener: (state: RoutingState) => void) => this.#states.on(listener);
   onPassed = (listener: () => void) => this.#passings.on(listener);
   onLink = (listener: () => void) => this.#links.on(listener);
