@@ -188,7 +188,11 @@ class BackfillRole {
           most: (table) => group.next(table, this.#mostChunks(), share),
           pace: (table) => group.pace(table, share),
         });
-        if (outcome.kind === "none") break;
+        if (outcome.kind === "none") {
+          // What the copy did without can be built again, if this was the last one at work.
+          this.#rebuilding.wake();
+          break;
+        }
         loop.healthy();
         if (outcome.kind === "copied") {
           const { table, chunks, ms, result } = outcome;

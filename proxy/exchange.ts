@@ -25,11 +25,9 @@ import { reportAlive, spare } from "./sparing.ts";
 import type { RequestTrace } from "./trace/ports.ts";
 import { ClientLeft, Transfer } from "./transfer.ts";
 import type { TransferHooks } from "./transfer.ts";
+import { WriteFlight } from "./write-flight.ts";
 
 function ignore(): void {}
-
-/** An answer that waits so long for its client waits for nothing that the app does. */
-const STALLED_MS = 100;
 
 /** A write that is refused again and again gets the app's answer. */
 const MOST_REPEATS = 3;
@@ -44,7 +42,6 @@ const BROKEN_CONNECTION: ReadonlySet<string> = new Set([
 
 /**
  * One request through the sidecar: classify → (hold) → read small content → (hold) → decide → transfer → answer.
- * A write counts as in flight from being sent to the app until the app has answered, or its answer waits for the client.
  */
 export class Exchange implements TransferHooks, HeldWrite, Gathered {
   place = 0;
@@ -61,15 +58,13 @@ export class Exchange implements TransferHooks, HeldWrite, Gathered {
   #body: RequestBody = null;
   #transfer: Transfer | undefined;
   #leaveHold: (() => void) | undefined;
-  #inFlight = false;
-  #stalled: NodeJS.Timeout | undefined;
+  #flight: WriteFlight | undefined;
   #continueAsked: boolean;
   #status = 0;
   #isEventStream = false;
   #shadowed: ShadowSample | undefined;
   #retried = false;
-  /** The epoch in which a write was sent, and how often it was sent again. */
-  #sentIn = 0;
+  /** How often a write was sent again. */
   #repeats = 0;
   /** The app has said that nothing of this write was applied, and it may be sent again. */
   #isRefused = false;
@@ -189,11 +184,9 @@ export class Exchange implements TransferHooks, HeldWrite, Gathered {
 
   #ask(): void {
     const decision = this.#decide();
-    if (this.#class.kind === "write") {
-      this.#sentIn = this.#context.state().epoch;
-      this.#context.hold.begin(this.requestId);
-      this.#inFlight = true;
-    }
+    const { hold, state } = this.#context;
+    if (this.#class.kind === "write")
+      this.#flight = new WriteFlight(hold, this.requestId, state().epoch);
     this.#send(decision);
   }
 
@@ -258,7 +251,7 @@ export class Exchange implements TransferHooks, HeldWrite, Gathered {
       this.#repeats < MOST_REPEATS;
     this.#isRefused = mayBeRepeated && saysNotApplied(headers);
     // A flip need not wait for it: the app is done with it.
-    if (this.#isRefused) this.#endFlight();
+    if (this.#isRefused) this.#flight?.end();
     else if (this.#status >= 500) this.#context.refusals.suspect();
     return this.#isRefused;
   }
@@ -294,8 +287,8 @@ export class Exchange implements TransferHooks, HeldWrite, Gathered {
   }
 
   async settle(): Promise<"send" | "drop"> {
-    if (this.#isRefused) {
-      if (await this.#context.refusals.isOutdated(this.#sentIn)) return "drop";
+    if (this.#isRefused && this.#flight !== undefined) {
+      if (await this.#context.refusals.isOutdated(this.#flight.epoch)) return "drop";
       this.#isRefused = false;
       this.#reportHeld(this.#status >= 500);
     }
@@ -312,17 +305,9 @@ export class Exchange implements TransferHooks, HeldWrite, Gathered {
     this.#shadowed?.part(part);
   }
 
-  /** A flip waits for apps, not for clients. What the app still wrote afterwards the guard would refuse. */
+  /** At the end of an event stream apps write what was said in it. */
   onBackpressure(isOn: boolean): void {
-    clearTimeout(this.#stalled);
-    if (isOn && this.#inFlight && !this.#isEventStream)
-      this.#stalled = setTimeout(() => this.#endFlight(), STALLED_MS);
-  }
-
-  #endFlight(): void {
-    clearTimeout(this.#stalled);
-    if (this.#inFlight) this.#context.hold.end(this.requestId);
-    this.#inFlight = false;
+    if (!this.#isEventStream) this.#flight?.onBackpressure(isOn);
   }
 
   onDone(settleFollows: boolean): void {
@@ -407,7 +392,7 @@ export class Exchange implements TransferHooks, HeldWrite, Gathered {
 
   #finish(failed: boolean): void {
     const { traffic } = this.#context;
-    this.#endFlight();
+    this.#flight?.end();
     if (this.#decision !== undefined) {
       const on = { side: this.#decision.side, kind: this.#class.kind, route: this.#class.route };
       traffic.record(on, this.#status, failed, performance.now() - this.#startedAt);

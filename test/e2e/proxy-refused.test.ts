@@ -33,7 +33,7 @@ async function startRefusing(answer: Readonly<Record<string, string>>): Promise<
 async function start(
   world: Refusing,
   options: TestSidecarOptions = {},
-): Promise<TestSidecar & { write(path?: string): ReturnType<typeof send> }> {
+): Promise<TestSidecar & { write: (path?: string) => ReturnType<typeof send> }> {
   const started = await startTestSidecar({
     old: world.old,
     new: world.next,
