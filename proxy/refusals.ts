@@ -27,8 +27,8 @@ export class Refusals {
   }
 
   /**
-   * Whether a write that was not applied goes another way now than it did in `epoch`: a flip is through, or under way. Where the state
-   * is as it was, the app refused for a reason of its own, and would again.
+   * Whether a write that was not applied goes another way now than it did in `epoch`: a flip is through, or under way. Where the
+   * state is as it was, the app refused for a reason of its own, and would again.
    */
   async isOutdated(epoch: number): Promise<boolean> {
     const over = new AbortController();

@@ -4,8 +4,8 @@ import type { HoldGate } from "./hold.ts";
 const STALLED_MS = 100;
 
 /**
- * A write from being sent to an app until the app has answered, or its answer waits for the client: so long a flip waits for it. What an app
- * still wrote after that the guard would refuse.
+ * A write from being sent to an app until the app has answered, or its answer waits for the client: so long a flip waits for
+ * it. What an app still wrote after that the guard would refuse.
  */
 export class WriteFlight {
   /** In which it was sent. */

@@ -96,7 +96,10 @@ export class StateWatcher {
     });
   }
 
-  /** Reads the row now. Resolves when a reading that begins after this call has arrived, or failed; whoever asks meanwhile shares the next. */
+  /**
+   * Reads the row now. Resolves when a reading that begins after this call has arrived, or failed; whoever asks meanwhile shares
+   * the next.
+   */
   look(): Promise<void> {
     this.#nextLook ??= this.#looking.then(() => {
       this.#nextLook = undefined;
