@@ -76,7 +76,8 @@ export async function openFlipWorld(
     sidecars,
     operate,
     users: userIds({ users: USERS }),
-    held: () => heldInLastFlip(databases.new),
+    // Where the plan names no control database, it is the old one.
+    held: () => heldInLastFlip(databases.old),
   };
 }
 
