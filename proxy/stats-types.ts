@@ -46,6 +46,8 @@ export interface HeldStats {
   /** Held since the sidecar started, and how long together those waited that wait no more. */
   readonly total: number;
   readonly total_seconds: number;
+  /** An attempt that holds, or whose writes are not all answered yet: its report is still to come. */
+  readonly pending: number | null;
   /** The newest attempt that held here and is over: what its receipt needs. */
   readonly attempt: number | null;
   readonly writes: number;

@@ -91,7 +91,7 @@ const LATE_MS = 1_000;
  * over, and the writes it held are answered.
  */
 export class HeldRecorder implements HoldRecorder {
-  readonly #onWhole: () => void;
+  readonly #onNews: () => void;
   #now = newHeld(null);
   #reported = newHeld(null);
   /** Released, and not answered yet. */
@@ -100,8 +100,8 @@ export class HeldRecorder implements HoldRecorder {
   #writes = 0;
   #waitedMs = 0;
 
-  constructor(onWhole: () => void) {
-    this.#onWhole = onWhole;
+  constructor(onNews: () => void) {
+    this.#onNews = onNews;
   }
 
   began(attempt: number): void {
@@ -113,8 +113,13 @@ export class HeldRecorder implements HoldRecorder {
 
   ended(attempt: number): void {
     if (attempt !== this.#now.attempt) return;
-    if (this.#unanswered === 0) this.#report();
-    else this.#late = setTimeout(() => this.#report(), LATE_MS);
+    if (this.#unanswered === 0) {
+      this.#report();
+      return;
+    }
+    this.#late = setTimeout(() => this.#report(), LATE_MS);
+    // Before it is acknowledged that nothing is held any more: whoever asks then must know that the report is still to come.
+    this.#onNews();
   }
 
   held(attempt: number): void {
@@ -154,6 +159,7 @@ export class HeldRecorder implements HoldRecorder {
       now,
       total: this.#writes,
       total_seconds: this.#waitedMs / 1_000,
+      pending: this.#now === this.#reported ? null : this.#now.attempt,
       attempt,
       writes,
       failed,
@@ -177,7 +183,7 @@ export class HeldRecorder implements HoldRecorder {
     this.#late = undefined;
     // The same object: what is answered later still counts.
     this.#reported = this.#now;
-    this.#onWhole();
+    this.#onNews();
   }
 }
 

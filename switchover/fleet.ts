@@ -54,13 +54,17 @@ export function openFleet(store: ControlStore, listener: Listener): Fleet {
     release: (attempt) => releaseWrites(store, attempt),
     async heldStats(attempt) {
       const asked = performance.now();
-      // A heartbeat from after the release has counted what was held; a sidecar that held nothing has no report of it.
+      // A heartbeat from after the release says what was held, or that this is still to come; a sidecar that held nothing has no
+      // report of it.
       const deadline = asked + REPORT_MS;
       for (;;) {
         const sidecars = await readSidecars(store);
         const reported = sidecars.every(
-          ({ holdAttempt, seenMs }) =>
-            seenMs > FRESH_MS || (holdAttempt !== attempt && seenMs < performance.now() - asked),
+          ({ holdAttempt, seenMs, stats }) =>
+            seenMs > FRESH_MS ||
+            (holdAttempt !== attempt &&
+              stats.held?.pending !== attempt &&
+              seenMs < performance.now() - asked),
         );
         if (reported || performance.now() >= deadline) return sumHeld(sidecars, attempt);
         await listener.next((message) => message.t === "sidecar", POLL_MS);

@@ -65,6 +65,8 @@ export interface HeldReport {
   readonly now?: number;
   readonly total?: number;
   readonly total_seconds?: number;
+  /** An attempt whose report is still to come. */
+  readonly pending?: number | null;
   readonly attempt: number | null;
   readonly writes: number;
   /** Held writes that ended in an error. */

@@ -66,6 +66,28 @@ test("held writes wait, reads go on; released in order to the new authority with
   expect(source.acknowledged.at(-1)).toEqual({ epoch: 2, hold: null, inFlightWrites: 0 });
 });
 
+test("what was held is reported when all of it is answered, and until then said to be still to come", async () => {
+  const answer = Promise.withResolvers<void>();
+  const old = await startApp("old", async (request, response) => {
+    request.resume();
+    await answer.promise;
+    response.end("old");
+  });
+  const { url, source, sidecar } = await start({ old });
+  source.hold(7, LEASE);
+  const written = write(url);
+  await expect.poll(() => sidecar.stats().held.now).toBe(1);
+  expect(sidecar.stats().held).toMatchObject({ pending: 7, attempt: null });
+  source.set({ hold: null });
+  expect(source.reported?.held).toMatchObject({ pending: 7, attempt: null });
+  expect(source.acknowledged.at(-1)).toMatchObject({ hold: null });
+  answer.resolve();
+  await written;
+  await expect
+    .poll(() => source.reported?.held)
+    .toMatchObject({ pending: null, attempt: 7, writes: 1, failed: 0 });
+});
+
 test("a hold that held nobody is reported too", async () => {
   const { source } = await start();
   source.hold(3, LEASE);
