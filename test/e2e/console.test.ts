@@ -411,7 +411,8 @@ async function done(page: Page, text: string): Promise<void> {
 
 async function firstPaint(page: Page): Promise<number> {
   const paint = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? null";
-  await page.waitForFunction(paint);
+  // Not `waitForFunction`: it looks again from within the page, whose policy forbids that.
+  await expect.poll(() => page.evaluate<number | null>(paint)).toBeGreaterThan(0);
   return Math.round(await page.evaluate<number>(paint));
 }
 
